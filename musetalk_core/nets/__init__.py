@@ -1,0 +1,1 @@
+"""Plain networks; each file's state_dict fits the released checkpoint it is named after."""
