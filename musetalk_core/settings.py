@@ -1,0 +1,124 @@
+"""Everything a lip-synced result depends on besides the models and the inputs."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from .errors import MuseTalkError
+from .timeline import MATCH_MODES, MatchMode
+
+Version = Literal["v1.5", "v1.0", "demo"]
+ParsingMode = Literal["jaw", "raw", "neck"]
+PARSING_MODES: tuple[ParsingMode, ...] = ("jaw", "raw", "neck")
+FaceChoice = Literal["largest", "left", "right"]
+FACE_CHOICES: tuple[FaceChoice, ...] = ("largest", "left", "right")
+Segmentation = Literal["overlap", "upstream"]
+SEGMENTATIONS: tuple[Segmentation, ...] = ("overlap", "upstream")
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise MuseTalkError(f"{name} is {value!r}; give a number from {low:g} to {high:g}.")
+    if not low <= value <= high:
+        raise MuseTalkError(f"{name} is {value}; give {low:g} to {high:g}.")
+
+
+def _whole(name: str, value: int, low: int, high: int) -> None:
+    if not isinstance(value, int):
+        raise MuseTalkError(f"{name} is {value!r}; give a whole number from {low} to {high}.")
+    _within(name, value, low, high)
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise MuseTalkError(f"{name} is {value!r}; choose one of {', '.join(choices)}.")
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """How the generated face is blended back.
+
+    parsing_mode: face classes that are replaced. cheek widths: pixels of the 512-pixel parsing picture, from its
+    centre, outside which mode "jaw" keeps the narrower mask. expand: side of the parsed square relative to the
+    box's longer side. blur: Gaussian kernel as a share of that square. upper_boundary_ratio: share of the square,
+    from its top, that is never replaced.
+    """
+
+    parsing_mode: ParsingMode = "jaw"
+    left_cheek_width: int = 90
+    right_cheek_width: int = 90
+    expand: float = 1.5
+    blur: float = 0.05
+    upper_boundary_ratio: float = 0.5
+
+    def __post_init__(self) -> None:
+        _one_of("parsing_mode", self.parsing_mode, PARSING_MODES)
+        _whole("left_cheek_width", self.left_cheek_width, 0, 256)
+        _whole("right_cheek_width", self.right_cheek_width, 0, 256)
+        _within("expand", self.expand, 1.0, 4.0)
+        _within("blur", self.blur, 0.0, 0.5)
+        _within("upper_boundary_ratio", self.upper_boundary_ratio, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class LipSyncSettings:
+    """Hashable settings of a run; saved beside results.
+
+    bbox_shift: pixels, moves the box's top edge by twice that (positive opens the mouth more). extra_margin:
+    pixels added below the chin. audio paddings: video frames of 1/25 s of audio context on each side.
+    batch_size: frames in one pass of the networks. allow_no_face: a source without any face is passed through
+    with the new sound instead of being refused.
+    """
+
+    bbox_shift: int = 0
+    extra_margin: int = 10
+    face: FaceChoice = "largest"
+    mode: MatchMode = "ping-pong"
+    segmentation: Segmentation = "overlap"
+    audio_padding_left: int = 2
+    audio_padding_right: int = 2
+    batch_size: int = 8
+    allow_no_face: bool = False
+    mask: MaskSettings = MaskSettings()
+
+    def __post_init__(self) -> None:
+        _whole("bbox_shift", self.bbox_shift, -1000, 1000)
+        _whole("extra_margin", self.extra_margin, 0, 1000)
+        _one_of("face", self.face, FACE_CHOICES)
+        _one_of("mode", self.mode, MATCH_MODES)
+        _one_of("segmentation", self.segmentation, SEGMENTATIONS)
+        _whole("audio_padding_left", self.audio_padding_left, 0, 25)
+        _whole("audio_padding_right", self.audio_padding_right, 0, 25)
+        _whole("batch_size", self.batch_size, 1, 1024)
+
+    @classmethod
+    def for_version(cls, version: str, **changes: Any) -> "LipSyncSettings":
+        """Upstream's defaults of a MuseTalk version, then `changes` (see `changed`).
+
+        v1.5 and demo: margin 10, jaw, cheeks 90. v1.0: no margin, raw, cheeks 80 (upstream scripts/inference.py
+        and blending defaults).
+        """
+        settings = cls()
+        if version == "v1.0":
+            settings = cls(extra_margin=0, mask=MaskSettings("raw", 80, 80))
+        return settings.changed("The settings", changes)
+
+    def changed(self, owner: str, changes: Mapping[str, Any]) -> "LipSyncSettings":
+        """These settings with some fields (of this class or of MaskSettings) replaced.
+
+        Raises MuseTalkError for an unknown name, saying whose (`owner`) it is, and for a value out of range.
+        """
+        names = {field.name for field in fields(self)} - {"mask"}
+        mask_names = {field.name for field in fields(MaskSettings)}
+        unknown = sorted(set(changes) - names - mask_names)
+        if unknown:
+            raise MuseTalkError(
+                f"{owner}: {unknown[0]!r} is no setting; known are {', '.join(sorted(names | mask_names))}."
+            )
+        mask = {name: value for name, value in changes.items() if name in mask_names}
+        rest = {name: value for name, value in changes.items() if name in names}
+        return replace(self, mask=replace(self.mask, **mask), **rest)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Nested plain values, ready for JSON."""
+        return asdict(self)
