@@ -1,0 +1,1 @@
+"""Faces: detection, landmarks, crop geometry and the track that ties them to frames."""

@@ -1,0 +1,54 @@
+"""Face tracks on disk: JSON, no pickle."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import MuseTalkError
+from .track import FaceTrack
+
+FORMAT = "musetalk-face-track-1"
+
+
+def save_track(path: Path, track: FaceTrack) -> None:
+    """Write a track as JSON, first under a temporary name in the same folder, then renamed."""
+    content = {
+        "format": FORMAT,
+        "identity": track.identity,
+        "image_size": list(track.image_size),
+        "present": track.present.astype(int).tolist(),
+        "boxes": track.boxes.tolist(),
+        "landmarks": None if track.landmarks is None else np.round(track.landmarks, 2).tolist(),
+    }
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(content, file)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def load_track(path: Path) -> FaceTrack:
+    """Read a track written by save_track. Raises MuseTalkError for a missing or foreign file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise MuseTalkError(f"{path} has the format {content['format']!r}, not {FORMAT!r}; locate the faces again.")
+        count = len(content["present"])
+        landmarks = content["landmarks"]
+        return FaceTrack(
+            np.asarray(content["boxes"], dtype=np.float32).reshape(count, 4),
+            None if landmarks is None else np.asarray(landmarks, dtype=np.float32),
+            np.asarray(content["present"], dtype=bool),
+            (int(content["image_size"][0]), int(content["image_size"][1])),
+            content["identity"],
+        )
+    except FileNotFoundError as error:
+        raise MuseTalkError(f"There is no face track at {path}; run once with --saved-coord.") from error
+    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise MuseTalkError(f"{path} is no face track; run once with --saved-coord.") from error
