@@ -1,0 +1,172 @@
+"""Weight files to networks, ready to infer, without holding the weights twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import MissingWeightsError, MuseTalkError
+from .layouts import (
+    UNetLayout,
+    refuse,
+    unet_config,
+    unet_layout,
+    vae_config,
+    vae_to_diffusers,
+    whisper_config,
+    whisper_to_encoder,
+)
+from .state_dict import StateDict, read_state_dict
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    from ..nets.bisenet import BiSeNet
+
+_VAE_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+_WHISPER_FILES = ("model.safetensors", "pytorch_model.bin", "tiny.pt")
+
+
+def load_unet(path: Path | str, dtype: torch.dtype | None = torch.float32) -> tuple[UNet2DConditionModel, UNetLayout]:
+    """A MuseTalk UNet (.pth, .bin, .safetensors, any float dtype) on the CPU in `dtype`, and its input layout.
+
+    dtype None keeps the file's. The architecture is read off the tensors. Raises MissingWeightsError, or
+    MuseTalkError naming what the file is.
+    """
+    path = Path(path)
+    state = read_state_dict(path)
+    layout = unet_layout(path, state)
+    from diffusers import UNet2DConditionModel
+
+    config = _inferred(unet_config, state, path)
+    return _assemble(lambda: UNet2DConditionModel(**config), state, dtype, path), layout
+
+
+def load_vae(path: Path | str, dtype: torch.dtype | None = torch.float32) -> AutoencoderKL:
+    """The SD VAE of a file or of a diffusers folder, on the CPU in `dtype`; all published key layouts.
+
+    Raises MissingWeightsError, or MuseTalkError naming what the file is.
+    """
+    path = _in_folder(Path(path), _VAE_FILES)
+    state = vae_to_diffusers(path, read_state_dict(path))
+    from diffusers import AutoencoderKL
+
+    config = _inferred(vae_config, state, path)
+    return _assemble(lambda: AutoencoderKL(**config), state, dtype, path)
+
+
+def comfy_vae_state_dict(path: Path | str) -> StateDict:
+    """Tensors of an SD VAE file or folder, any published layout, as `comfy.sd.VAE(sd=...)` takes them.
+
+    They carry diffusers' names, which ComfyUI converts itself. Errors as in load_vae.
+    """
+    path = _in_folder(Path(path), _VAE_FILES)
+    return vae_to_diffusers(path, read_state_dict(path))
+
+
+def load_whisper(path: Path | str, dtype: torch.dtype | None = torch.float32) -> WhisperEncoder:
+    """Whisper's encoder from a transformers folder or file or from OpenAI's .pt, on the CPU in `dtype`.
+
+    Attention heads: a folder's config.json, else 64 channels each. Raises MissingWeightsError, or MuseTalkError
+    naming what the file is.
+    """
+    folder = Path(path)
+    path = _in_folder(folder, _WHISPER_FILES)
+    state = whisper_to_encoder(path, read_state_dict(path))
+    from transformers import WhisperConfig
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    config = _inferred(whisper_config, state, path) | _stated_heads(folder / "config.json")
+    return _assemble(lambda: WhisperEncoder(WhisperConfig(**config)), state, dtype, path)
+
+
+def load_bisenet(path: Path | str) -> BiSeNet:
+    """The face parser, float32 on the CPU; batch-norm counters may be absent. Errors as in load_unet."""
+    path = Path(path)
+    state = read_state_dict(path)
+    if "cp.resnet.conv1.weight" not in state or "conv_out.conv_out.weight" not in state:
+        raise refuse(path, state, "a BiSeNet face parser")
+    from ..nets.bisenet import BiSeNet
+
+    classes = state["conv_out.conv_out.weight"].shape[0]
+    counters = {
+        f"{name[: -len('running_mean')]}num_batches_tracked": torch.zeros((), dtype=torch.long)
+        for name in state
+        if name.endswith("running_mean")
+    }
+    return _assemble(lambda: BiSeNet(classes), counters | state, torch.float32, path)
+
+
+def check_role(role: str, path: Path) -> None:
+    """Raise MuseTalkError unless the file holds a network of a catalogue role (unet, vae, whisper, bisenet).
+
+    Other roles have no loader here yet and pass.
+    """
+    if role == "unet":
+        load_unet(path, None)
+    elif role == "vae":
+        load_vae(path, None)
+    elif role == "whisper":
+        load_whisper(path, None)
+    elif role == "bisenet":
+        load_bisenet(path)
+
+
+def _in_folder(path: Path, names: tuple[str, ...]) -> Path:
+    if not path.is_dir():
+        return path
+    for name in names:
+        if (path / name).is_file():
+            return path / name
+    raise MissingWeightsError(f"The folder {path} holds none of {', '.join(names)}; put one there or give a file.")
+
+
+def _stated_heads(config: Path) -> dict[str, int]:
+    if not config.is_file():
+        return {}
+    try:
+        heads = json.loads(config.read_text(encoding="utf-8"))["encoder_attention_heads"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise MuseTalkError(f"{config} is not a Whisper configuration; delete it or download it again.") from error
+    return {"encoder_attention_heads": int(heads)}
+
+
+def _inferred(
+    infer: Callable[[Mapping[str, Tensor]], dict[str, Any]], state: Mapping[str, Tensor], path: Path
+) -> dict[str, Any]:
+    try:
+        return infer(state)
+    except KeyError as missing:
+        raise MuseTalkError(f"{path} is not complete: the tensor {missing} is absent; download it again.") from missing
+
+
+def _assemble(build: Callable[[], Any], state: StateDict, dtype: torch.dtype | None, path: Path) -> Any:
+    """Build on the meta device and adopt the file's own tensors."""
+    try:
+        with torch.device("meta"):
+            module = build()
+    except (ValueError, RuntimeError, IndexError) as error:
+        raise MuseTalkError(f"{path} has an architecture that cannot be built ({error}).") from error
+    _compare(module.state_dict(), state, path)
+    if dtype:
+        state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    module.load_state_dict(state, assign=True)
+    return module.train(False).requires_grad_(False)
+
+
+def _compare(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
+    missing = [name for name in wanted if name not in state]
+    surplus = [name for name in state if name not in wanted]
+    reshaped = [name for name in wanted if name in state and wanted[name].shape != state[name].shape]
+    for problem, names in (("absent", missing), ("unknown", surplus), ("of another shape", reshaped)):
+        if names:
+            raise MuseTalkError(
+                f"{path} does not fit its network: {len(names)} of {len(wanted)} tensors are {problem}, first "
+                f"{names[0]!r}; download it again or choose another file."
+            )
