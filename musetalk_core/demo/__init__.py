@@ -1,0 +1,1 @@
+"""The embedded demo generator: MuseTalk's interface on networks small enough for a CPU and for the repository."""

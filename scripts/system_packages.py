@@ -1,0 +1,43 @@
+"""What pip cannot install: a few shared libraries for opencv, Python's venv, a browser for the page test."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import shutil
+import sys
+
+from comfy_setup import HostError, run, say
+
+# opencv-python's wheel leaves these to the system; any desktop has them, a bare container has not.
+LIBRARIES = {"libGL.so.1": "libgl1", "libgthread-2.0.so.0": "libglib2.0-0", "libxcb.so.1": "libxcb1"}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def ensure(browser: bool) -> None:
+    """Install missing Debian packages when root, else raise HostError with the line to run; elsewhere no-op."""
+    if not sys.platform.startswith("linux"):
+        return
+    missing = [package for library, package in LIBRARIES.items() if not _loads(library)]
+    if importlib.util.find_spec("ensurepip") is None:
+        missing.append(f"python{sys.version_info[0]}.{sys.version_info[1]}-venv")
+    if browser and not any(shutil.which(name) for name in BROWSERS):
+        missing += ["chromium", "fonts-liberation"]
+    if not missing:
+        return
+    line = f"apt-get install -y --no-install-recommends {' '.join(missing)}"
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        raise HostError(f"system packages are missing; install them and come back, on Debian: sudo {line}")
+    say(f"installing system packages: {' '.join(missing)}")
+    run(["apt-get", "update", "-q"], "apt-get update")
+    command = ["env", "DEBIAN_FRONTEND=noninteractive", *line.split()]
+    run(command, line)
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+"""Everything a change must pass: sets up a real ComfyUI with this pack's requirements, then runs all checks.
+
+    python3 scripts/test.py [--root DIR] [--no-setup] [--lint] [PYTEST ARGUMENT ...]
+
+--lint runs ruff and mypy only. All checks run even when one fails; the exit status is 0 only if all passed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from comfy_setup import REPOSITORY, REQUIREMENTS, HostError, check_host, default_root, run, say, setup, venv_python
+from system_packages import ensure
+
+LINT = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
+
+
+def prepare(root: Path, browser: bool) -> None:
+    """System packages, the host and the demo's inputs, which the tests use too."""
+    ensure(browser)
+    setup(root, REQUIREMENTS)
+    inputs = [REPOSITORY / "scripts" / "demo_inputs.py", "--folder", root / "demo-inputs"]
+    run([venv_python(root), *inputs], "making the demo's inputs")
+
+
+def check(root: Path, module: tuple[str, ...]) -> bool:
+    """Run one checker, `python -m module ...`, in the host's environment and in the repository's root."""
+    name, started = " ".join(module), time.monotonic()
+    say(f"running {name}")
+    env = dict(os.environ, MUSETALK_HOST_ROOT=str(root))
+    code = subprocess.call([str(venv_python(root)), "-m", *module], cwd=REPOSITORY, env=env)
+    say(f"{name}: {'passed' if code == 0 else f'FAILED (exit {code})'}, {time.monotonic() - started:.0f} s")
+    return code == 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--root", type=Path, default=default_root(), help="the host, default: %(default)s")
+    parser.add_argument("--no-setup", action="store_true", help="take the host as it is")
+    parser.add_argument("--lint", action="store_true", help="ruff and mypy only")
+    args, pytest_arguments = parser.parse_known_args()
+    root = args.root.expanduser().resolve()
+    try:
+        if not args.no_setup:
+            prepare(root, browser=not args.lint)
+        check_host(root)
+    except HostError as error:
+        print(f"test: error: {error}", file=sys.stderr)
+        return 1
+    checks = list(LINT) if args.lint else [*LINT, ("pytest", *pytest_arguments)]
+    passed = [check(root, module) for module in checks]
+    return 0 if all(passed) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
