@@ -1,0 +1,1 @@
+"""Pictures and sound from files and into files, streamed."""

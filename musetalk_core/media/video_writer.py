@@ -1,0 +1,237 @@
+"""Frames and sound into one H.264/AAC file, which appears only when it is whole."""
+
+import os
+import uuid
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+import torch
+from av.audio.layout import AudioLayout
+from av.container import OutputContainer
+from av.packet import Packet
+from av.video.reformatter import ColorRange, Colorspace
+from av.video.stream import VideoStream
+
+from ..errors import MuseTalkError
+from .audio import AudioSource
+from .container import LIBRARY_ERROR
+
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+HD_HEIGHT = 720
+MAX_CRF = 51
+BT709_TAG, SMPTE170M_TAG, LIMITED_RANGE_TAG = 1, 6, 1
+AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
+HEADER_TICKS = 10000
+AAC_FRAME = 1024
+AAC_BITS_PER_SAMPLE = 6
+AAC_CHANNEL_BITS = 96000
+LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+
+
+class VideoWriter:
+    """Write frames, and sound beside them, as H.264 (yuv420p) and AAC; use it in a `with` block.
+
+    path: .mp4, .m4v, .mov or .mkv in an existing folder. fps: exact frames/s, size: (H,W) of the frames; an odd
+    side gets one more row or column, a copy of the last. audio: resampled only where AAC lacks its rate, mixed to
+    stereo above two channels; audio_seconds cuts it. crf 0..51 and preset: x264's. Height 720 and more is written
+    and tagged as BT.709, less as BT.601, both in limited range. Memory does not grow with length.
+
+    The file is written under a temporary name in its folder and gets its own name at the end of the `with` block;
+    after any error nothing is left. Raises MuseTalkError for a path that cannot be written or exists already
+    (unless overwrite), a frame of another size, and a video without frames.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        fps: Fraction,
+        size: tuple[int, int],
+        audio: AudioSource | None = None,
+        audio_seconds: Fraction | None = None,
+        crf: int = 18,
+        preset: str = "medium",
+        metadata: dict[str, str] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.fps, self.size, self.frames = fps, size, 0
+        self._overwrite = overwrite
+        if not 0 <= crf <= MAX_CRF:
+            raise MuseTalkError(f"crf is {crf}; give 0 (lossless) to {MAX_CRF}.")
+        self._refuse_existing()
+        self._part = _reserve(self.path)
+        try:
+            self._container = self._open(metadata or {})
+            self._video = self._add_video(crf, preset)
+            self._sound = None if audio is None else _SoundTrack(self._container, audio, audio_seconds)
+        except (LIBRARY_ERROR, ValueError, OSError) as error:
+            self._discard()
+            raise self._failure(error) from error
+
+    def write(self, frame: torch.Tensor) -> None:
+        """Append a frame (H,W,3) RGB, uint8 or floating 0..1 (rounded to 8 bits, NaN is 0), and its share of sound."""
+        if tuple(frame.shape) != (*self.size, 3):
+            raise MuseTalkError(
+                f"Frame {self.frames} has the shape {tuple(frame.shape)}; {self.path.name} takes {(*self.size, 3)}."
+            )
+        picture = av.VideoFrame.from_ndarray(_even(_bytes(frame)), format="rgb24")
+        matrix = Colorspace.ITU709 if self.size[0] >= HD_HEIGHT else Colorspace.ITU601
+        picture = picture.reformat(format="yuv420p", dst_colorspace=matrix, dst_color_range=ColorRange.MPEG)
+        picture.pts, picture.time_base = self.frames, 1 / self.fps
+        self.frames += 1
+        try:
+            self._container.mux(self._video.encode(picture))
+            if self._sound is not None:
+                self._container.mux(self._sound.encode(self.frames / self.fps))
+        except (LIBRARY_ERROR, OSError) as error:
+            raise self._failure(error) from error
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._discard()
+            return
+        try:
+            self._finish()
+        except BaseException:
+            self._discard()
+            raise
+
+    def _open(self, metadata: dict[str, str]) -> OutputContainer:
+        file_format = FORMATS[self.path.suffix.lower()]
+        options: dict[str, str] = {}
+        if file_format != "matroska":
+            options = {"movflags": "use_metadata_tags+faststart", "movie_timescale": str(_timescale(self.fps))}
+        container = av.open(str(self._part.absolute()), "w", format=file_format, options=options)
+        container.metadata.update(metadata)
+        return container
+
+    def _add_video(self, crf: int, preset: str) -> VideoStream:
+        height, width = self.size
+        stream = self._container.add_stream("libx264", rate=self.fps)
+        stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+        stream.options = {"crf": str(crf), "preset": preset}
+        stream.time_base = stream.codec_context.time_base = 1 / self.fps
+        tag = BT709_TAG if height >= HD_HEIGHT else SMPTE170M_TAG
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = tag
+        context.color_range = LIMITED_RANGE_TAG
+        return stream
+
+    def _finish(self) -> None:
+        if not self.frames:
+            raise MuseTalkError(f"{self.path} would have 0 frames; nothing was written.")
+        try:
+            self._container.mux(self._video.encode(None))
+            if self._sound is not None:
+                self._container.mux(self._sound.finish())
+            self._container.close()
+            self._refuse_existing()
+            os.replace(self._part, self.path)
+        except (LIBRARY_ERROR, OSError) as error:
+            raise self._failure(error) from error
+
+    def _discard(self) -> None:
+        """Close and remove the temporary file."""
+        container = getattr(self, "_container", None)
+        if container is not None:
+            with suppress(LIBRARY_ERROR, OSError):
+                container.close()
+        self._part.unlink(missing_ok=True)
+
+    def _refuse_existing(self) -> None:
+        if self.path.exists() and not self._overwrite:
+            raise MuseTalkError(f"{self.path} exists already; choose another name or allow overwriting.")
+
+    def _failure(self, error: Exception) -> MuseTalkError:
+        if isinstance(error, MuseTalkError):
+            return error
+        return MuseTalkError(f"{self.path} cannot be written: {error}.")
+
+
+class _SoundTrack:
+    """The sound of a file being written, encoded up to a given time."""
+
+    def __init__(self, container: OutputContainer, audio: AudioSource, seconds: Fraction | None) -> None:
+        rate = audio.sample_rate if audio.sample_rate in AAC_RATES else 48000
+        layout = "mono" if audio.channels not in range(2, 9) else "stereo"
+        self._stream = container.add_stream("aac", rate=rate, layout=layout)
+        channel_bits = min(AAC_CHANNEL_BITS, AAC_BITS_PER_SAMPLE * rate)
+        self._stream.bit_rate = channel_bits * AudioLayout(layout).nb_channels
+        self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate, frame_size=AAC_FRAME)
+        self._rate = audio.sample_rate
+        self._left = audio.samples if seconds is None else min(audio.samples, round(seconds * audio.sample_rate))
+        self._blocks = audio.blocks()
+        self._fed = 0
+
+    def encode(self, seconds: Fraction) -> list[Packet]:
+        """Packets of the sound up to `seconds`, or to its end."""
+        packets: list[Packet] = []
+        while self._left and self._fed < seconds * self._rate:
+            block = next(self._blocks, None)
+            if block is None:
+                self._left = 0
+                break
+            block = block[:, : self._left]
+            packets += self._packets(_audio_frame(block, self._rate, self._fed))
+            self._fed += block.shape[1]
+            self._left -= block.shape[1]
+        return packets
+
+    def finish(self) -> list[Packet]:
+        """Packets of the rest."""
+        rest = Fraction(self._fed + self._left, self._rate)
+        return [*self.encode(rest), *self._packets(None), *self._stream.encode(None)]
+
+    def _packets(self, frame: av.AudioFrame | None) -> list[Packet]:
+        return [packet for part in self._resampler.resample(frame) for packet in self._stream.encode(part)]
+
+
+def _audio_frame(block: np.ndarray, rate: int, position: int) -> av.AudioFrame:
+    """A planar float frame of a block (C,n), clipped to -1..1; sounds of more than 8 channels are averaged."""
+    if block.shape[0] not in LAYOUTS:
+        block = block.mean(axis=0, keepdims=True)
+    samples = np.ascontiguousarray(np.clip(np.nan_to_num(block), -1, 1), np.float32)
+    frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=LAYOUTS[samples.shape[0]])
+    frame.sample_rate, frame.pts, frame.time_base = rate, position, Fraction(1, rate)
+    return frame
+
+
+def _reserve(path: Path) -> Path:
+    """An empty file of a new name beside `path`; proves that the folder can be written to."""
+    if path.suffix.lower() not in FORMATS:
+        raise MuseTalkError(f"{path} does not end in {', '.join(FORMATS)}; choose one of them.")
+    if not path.parent.is_dir():
+        raise MuseTalkError(f"There is no folder {path.parent}; create it first.")
+    part = path.parent / f".{uuid.uuid4().hex[:12]}.part{path.suffix}"
+    try:
+        part.touch(exist_ok=False)
+    except OSError as error:
+        raise MuseTalkError(f"{path} cannot be written: {error.strerror}; choose another folder.") from error
+    return part
+
+
+def _timescale(fps: Fraction) -> int:
+    """Ticks a second for the header, fine enough for sound and a whole number of them for every frame."""
+    return fps.numerator * -(-HEADER_TICKS // fps.numerator)
+
+
+def _bytes(frame: torch.Tensor) -> np.ndarray:
+    """(H,W,3) uint8."""
+    if frame.is_floating_point():
+        frame = (torch.nan_to_num(frame.float()) * 255).round().clamp(0, 255)
+    return frame.to("cpu", torch.uint8).numpy()
+
+
+def _even(picture: np.ndarray) -> np.ndarray:
+    """The picture with even sides: the last row or column repeated where needed."""
+    height, width = picture.shape[:2]
+    return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
