@@ -1,0 +1,154 @@
+"""From weight files to a running engine without ComfyUI: which files a version needs, device and precision."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from .audio_features import AudioEncoder, WhisperEncoder
+from .blending import Masker
+from .errors import MissingWeightsError, MuseTalkError
+from .face_parsing import FaceParser
+from .faces.detector import FaceDetector
+from .faces.locator import FaceLocator
+from .generator import Generator, MuseTalkGenerator
+from .latents import Codec, DiffusersCodec
+from .pipeline import Models
+from .settings import LipSyncSettings
+from .weights.folders import ModelFolders
+from .weights.models import load_bisenet, load_unet, load_vae, load_whisper
+
+log = logging.getLogger(__name__)
+
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
+PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "fp16", "bf16")
+VERSIONS = ("v1.5", "v1.0", "demo")
+UNET_OF_VERSION = {"v1.5": "musetalk-v1.5-unet", "v1.0": "musetalk-v1.0-unet"}
+
+
+@dataclass(frozen=True)
+class WeightChoice:
+    """Which weights a run uses: a version, and paths that replace single files of it.
+
+    unet_config: upstream's musetalk.json, only compared with what the UNet file holds.
+    """
+
+    version: str = "v1.5"
+    unet: Path | None = None
+    unet_config: Path | None = None
+    vae: Path | None = None
+    whisper: Path | None = None
+    bisenet: Path | None = None
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Loaded networks that do not depend on a run's settings.
+
+    parser is None when BiSeNet's weights are absent: masks are then drawn from landmarks.
+    """
+
+    codec: Codec
+    generator: Generator
+    audio_encoder: AudioEncoder
+    detector: FaceDetector
+    parser: FaceParser | None
+    version: str
+
+    def models(self, settings: LipSyncSettings) -> Models:
+        """The networks joined with a run's settings."""
+        locator = FaceLocator(self.detector, settings.bbox_shift, settings.extra_margin, settings.face)
+        masker = Masker(self.parser, settings.mask)
+        return Models(self.codec, self.codec, self.generator, locator, masker)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device named "auto" (GPU when there is one), "cpu", "cuda", "cuda:1", "mps" ...
+
+    Raises MuseTalkError when torch does not know or have it.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise MuseTalkError(f"The device {name!r} cannot be used here; use --device cpu or auto.") from error
+    return device
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The dtype of a precision on a device: auto is fp16 on a GPU and fp32 elsewhere.
+
+    Raises MuseTalkError for fp16 on a CPU, which measured 63 times slower than fp32 there.
+    """
+    if precision == "auto":
+        precision = "fp16" if device.type == "cuda" else "fp32"
+    if precision == "fp16" and device.type == "cpu":
+        raise MuseTalkError("Precision fp16 on a CPU is about 60 times slower than fp32; use fp32 or bf16.")
+    dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    if precision not in dtypes:
+        raise MuseTalkError(f"The precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}.")
+    return dtypes[precision]
+
+
+def load_engine(choice: WeightChoice, folders: ModelFolders, device: torch.device, dtype: torch.dtype) -> Engine:
+    """Load every network of a choice onto `device`; UNet and VAE in `dtype`, the small nets in float32.
+
+    Raises MissingWeightsError with the command that gets the file, MuseTalkError for a wrong file.
+    """
+    detector = FaceDetector(FaceDetector.load_nets().to(device), device)
+    parser = _load_parser(choice, folders, device)
+    if choice.version == "demo":
+        from .demo.loader import load_demo
+
+        demo = load_demo(device, torch.float32)
+        return Engine(demo.codec, demo.generator, demo.audio_encoder, detector, parser, "demo")
+    if choice.version not in UNET_OF_VERSION:
+        raise MuseTalkError(f"The version {choice.version!r} is unknown; choose one of {', '.join(VERSIONS)}.")
+    # diffusers' and transformers' classes carry no usable types for .to() and .config.
+    unet: Any
+    unet, layout = load_unet(choice.unet or folders.find(UNET_OF_VERSION[choice.version]), dtype)
+    if choice.unet_config:
+        _check_config(choice.unet_config, unet.config)
+    vae: Any = load_vae(choice.vae or folders.find("sd-vae-ft-mse"), dtype)
+    whisper: Any = load_whisper(choice.whisper or folders.find("whisper-tiny"), torch.float32)
+    return Engine(
+        DiffusersCodec(vae.to(device), device, dtype),
+        MuseTalkGenerator(unet.to(device), layout, device, dtype),
+        WhisperEncoder(whisper.to(device), device, torch.float32),
+        detector,
+        parser,
+        choice.version,
+    )
+
+
+def _load_parser(choice: WeightChoice, folders: ModelFolders, device: torch.device) -> FaceParser | None:
+    try:
+        path = choice.bisenet or folders.find("bisenet")
+    except MissingWeightsError as error:
+        log.warning("Masks are drawn from landmarks, without face parsing: %s", error)
+        return None
+    return FaceParser(load_bisenet(path).to(device), device)
+
+
+CHECKED_KEYS = ("in_channels", "out_channels", "cross_attention_dim", "block_out_channels", "layers_per_block")
+
+
+def _check_config(path: Path, found: Mapping[str, Any]) -> None:
+    try:
+        stated = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MuseTalkError(f"The UNet config {path} cannot be read: {error}.") from error
+    for key in CHECKED_KEYS:
+        value = found[key]
+        if key in stated and stated[key] != (list(value) if isinstance(value, tuple) else value):
+            raise MuseTalkError(
+                f"The UNet config {path} says {key} {stated[key]}, the file holds {value}; leave --unet-config out."
+            )

@@ -1,0 +1,231 @@
+"""The one loop: frames in, lip-synced frames out, batch by batch, in bounded memory."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from .audio_features import TokenSource
+from .batches import shrinking_batches
+from .blending import Masker, composite
+from .errors import MuseTalkError
+from .faces.geometry import crop_face
+from .faces.locator import FaceLocator
+from .faces.track import FaceTrack
+from .generator import Generator
+from .latents import Codec, decode_faces, encode_crops
+from .media.source import FrameSource
+from .settings import LipSyncSettings
+from .timeline import source_index
+
+log = logging.getLogger(__name__)
+
+CACHE_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Models:
+    """The networks of a run, each already on its device.
+
+    codec encodes crops; decode_codec (the same, or a faster one) decodes generated latents; locator finds the
+    face; masker says where it is blended in.
+    """
+
+    codec: Codec
+    decode_codec: Codec
+    generator: Generator
+    locator: FaceLocator
+    masker: Masker
+
+
+@dataclass
+class Report:
+    """What happened to the output frames: found = generated, passed_through = no face, failed = kept as they were."""
+
+    frames: int = 0
+    found: int = 0
+    passed_through: int = 0
+    failed: int = 0
+
+    def text(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.frames} frames: {self.found} lip-synced, {self.passed_through} passed through without a face, "
+            f"{self.failed} kept because their result was unusable"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class PreparedFrame:
+    """Everything about a source frame that does not depend on the audio.
+
+    box: (4,) float32 x1 y1 x2 y2 or None without a face; masked, reference: (4,h,w) float32 latents on the CPU;
+    mask: (box height, box width) uint8.
+    """
+
+    box: np.ndarray | None = None
+    masked: torch.Tensor | None = None
+    reference: torch.Tensor | None = None
+    mask: np.ndarray | None = None
+
+    @property
+    def nbytes(self) -> int:
+        tensors = sum(t.numel() * t.element_size() for t in (self.masked, self.reference) if t is not None)
+        return 256 + tensors + (0 if self.mask is None else self.mask.nbytes)
+
+
+class PreparedFrames:
+    """Prepared source frames by index; the least recently used leave when the limit in bytes is passed."""
+
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
+        self._frames: OrderedDict[int, PreparedFrame] = OrderedDict()
+        self._limit = limit
+        self._size = 0
+
+    def get(self, index: int) -> PreparedFrame | None:
+        """The frame, now the most recently used, or None."""
+        if index in self._frames:
+            self._frames.move_to_end(index)
+        return self._frames.get(index)
+
+    def add(self, index: int, frame: PreparedFrame) -> None:
+        """Keep a frame whose index is not kept yet."""
+        self._frames[index] = frame
+        self._size += frame.nbytes
+        while self._size > self._limit and len(self._frames) > 1:
+            self._size -= self._frames.popitem(last=False)[1].nbytes
+
+
+def lip_sync(
+    source: FrameSource,
+    tokens: TokenSource,
+    frames: int,
+    models: Models,
+    settings: LipSyncSettings,
+    report: Report | None = None,
+    track: FaceTrack | None = None,
+) -> Iterator[torch.Tensor]:
+    """Yield exactly `frames` lip-synced frames (H,W,3) in the source's dtype, at tokens.fps.
+
+    Output frame i shows source frame source_index(i) with the mouth of tokens i. Each source frame is located,
+    encoded and parsed once while it stays in the cache. Frames without a face, or whose result is not finite,
+    are yielded as they came. track: the faces of all source frames, when known, instead of models.locator.
+    Memory: one batch of frames and CACHE_BYTES. Raises MuseTalkError when no frame has a face, unless
+    settings.allow_no_face.
+    """
+    report = Report() if report is None else report
+    if track is not None and len(track) != len(source):
+        raise MuseTalkError(
+            f"The face track has {len(track)} frames and the source {len(source)}; locate the faces again."
+        )
+
+    def shown(i: int) -> int:
+        return source_index(i, len(source), source.fps, tokens.fps, settings.mode)
+
+    pictures = iter(source.read(shown(i) for i in range(frames)))
+    kept = PreparedFrames()
+    for start in range(0, frames, settings.batch_size):
+        stop = min(start + settings.batch_size, frames)
+        indices = [shown(i) for i in range(start, stop)]
+        batch = list(islice(pictures, stop - start))
+        prepared = _prepare(batch, indices, kept, models, settings.batch_size, track)
+        faces = _generate(prepared, tokens.tokens(start, stop), models, settings.batch_size)
+        for picture, frame, face in zip(batch, prepared, faces, strict=True):
+            yield _finish(picture, frame, face, report)
+    if report.found == 0 and not settings.allow_no_face:
+        raise MuseTalkError(
+            f"No face was found in any of the {report.frames} frames; use a video whose face is at least "
+            "64 pixels wide and looks towards the camera."
+        )
+
+
+def _prepare(
+    pictures: Sequence[torch.Tensor],
+    indices: Sequence[int],
+    kept: PreparedFrames,
+    models: Models,
+    batch_size: int,
+    track: FaceTrack | None,
+) -> list[PreparedFrame]:
+    """The prepared frames of a batch, in its order; what is not kept yet is made and kept."""
+    here = {index: frame for index in indices if (frame := kept.get(index)) is not None}
+    missing = {index: pictures[k] for k, index in enumerate(indices) if index not in here}
+    if missing:
+        frames = torch.stack(list(missing.values()))
+        rows = list(missing)
+        faces = models.locator.locate(frames) if track is None else track.select(rows)
+        for index, frame in zip(rows, prepare_frames(frames, faces, models, batch_size), strict=True):
+            kept.add(index, frame)
+            here[index] = frame
+    return [here[index] for index in indices]
+
+
+def prepare_frames(frames: torch.Tensor, faces: FaceTrack, models: Models, batch_size: int) -> list[PreparedFrame]:
+    """Crop, encode and parse the present faces of frames (B,H,W,3), one PreparedFrame each."""
+    present = np.flatnonzero(faces.present)
+    prepared = [PreparedFrame()] * len(faces)
+    if not len(present):
+        return prepared
+    crops = torch.stack([crop_face(frames[k], faces.boxes[k]) for k in present])
+    masks = models.masker.masks([frames[k] for k in present], faces.select(present))
+
+    def encode(start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return encode_crops(models.codec, crops[start:stop])
+
+    for start, stop, (masked, reference) in shrinking_batches(encode, len(present), batch_size):
+        masked, reference = masked.float().cpu(), reference.float().cpu()
+        for row in range(start, stop):
+            k = present[row]
+            prepared[k] = PreparedFrame(
+                faces.boxes[k], masked[row - start].clone(), reference[row - start].clone(), masks[row]
+            )
+    return prepared
+
+
+def _generate(
+    prepared: Sequence[PreparedFrame], tokens: torch.Tensor, models: Models, batch_size: int
+) -> list[torch.Tensor | None]:
+    """Faces (256,256,3) float32 [0,1] on the CPU for the frames that have one, else None."""
+    faces: list[torch.Tensor | None] = [None] * len(prepared)
+    rows = [k for k, frame in enumerate(prepared) if frame.box is not None]
+    if not rows:
+        return faces
+    masked = torch.stack([frame.masked for frame in prepared if frame.masked is not None])
+    reference = torch.stack([frame.reference for frame in prepared if frame.reference is not None])
+    tokens = tokens[rows]
+
+    def generate(start: int, stop: int) -> torch.Tensor:
+        part = slice(start, stop)
+        latents = models.generator.generate(masked[part], reference[part], tokens[part])
+        return decode_faces(models.decode_codec, latents).cpu()
+
+    for start, stop, pixels in shrinking_batches(generate, len(rows), batch_size):
+        for k, face in zip(rows[start:stop], pixels, strict=True):
+            faces[k] = face
+    return faces
+
+
+def _finish(picture: torch.Tensor, frame: PreparedFrame, face: torch.Tensor | None, report: Report) -> torch.Tensor:
+    """Blend a face into its frame; the frame itself where there is none or where it is not finite."""
+    report.frames += 1
+    if face is None or frame.box is None or frame.mask is None:
+        report.passed_through += 1
+        return picture
+    if not torch.isfinite(face).all():
+        report.failed += 1
+        log.warning(
+            "Output frame %d: the networks gave non-finite pixels; the source frame is kept.",
+            report.frames - 1,
+        )
+        return picture
+    report.found += 1
+    return composite(picture, face, frame.box, frame.mask)

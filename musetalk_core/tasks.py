@@ -1,0 +1,167 @@
+"""A lip-sync job from files to a file: what a task is, how a config file states several, how one is run."""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import __version__
+from .audio_features import StreamingFeatures
+from .engine import Engine
+from .errors import MuseTalkError
+from .faces.locator import FaceLocator
+from .faces.track import FaceTrack
+from .faces.track_file import load_track, save_track
+from .media.audio import AudioFile, mono16k_blocks
+from .media.source import FrameSource, open_source
+from .media.video_writer import VideoWriter
+from .pipeline import Report, lip_sync
+from .settings import LipSyncSettings
+from .timeline import output_count, rational_fps
+
+log = logging.getLogger(__name__)
+
+AUDIO_RATE = 16000
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One video to make. audio None: the video's own sound. fps None: the video's own rate, 25 for pictures.
+
+    crf: x264 quality, 0 lossless to 51 worst. overwrite: replace an existing output. save_track: write the faces
+    to `track_file` beside the output; use_track: read them from there instead of detecting.
+    """
+
+    video: Path
+    output: Path
+    audio: Path | None = None
+    fps: Fraction | None = None
+    settings: LipSyncSettings = field(default_factory=LipSyncSettings)
+    crf: int = 18
+    overwrite: bool = False
+    save_track: bool = False
+    use_track: bool = False
+
+    @property
+    def track_file(self) -> Path:
+        return self.output.with_suffix(".track.json")
+
+
+def run_task(task: Task, engine: Engine, progress: Progress | None = None) -> Report:
+    """Make a task's video; progress(done, total) after every frame.
+
+    The output appears only when it is whole. Raises MuseTalkError for input that cannot be used.
+    """
+    if task.output.exists() and not task.overwrite:
+        raise MuseTalkError(f"The output {task.output} exists already; choose another name or give --overwrite.")
+    audio = AudioFile(task.audio or task.video)
+    source = open_source(task.video, task.fps)
+    fps = rational_fps(source.fps if task.fps is None else task.fps)
+    settings = task.settings
+    count = output_count(audio.seconds, fps, len(source), source.fps, settings.mode)
+    samples = -(-audio.samples * AUDIO_RATE // audio.sample_rate)
+    tokens = StreamingFeatures(
+        engine.audio_encoder,
+        lambda: mono16k_blocks(audio),
+        samples,
+        audio.seconds,
+        fps,
+        settings.audio_padding_left,
+        settings.audio_padding_right,
+        settings.segmentation,
+    )
+    models = engine.models(settings)
+    track = _track(task, source, models.locator)
+    report = Report()
+    frames = lip_sync(source, tokens, count, models, settings, report, track)
+    cut = count / fps if settings.mode == "trim" else None
+    with VideoWriter(
+        task.output, fps, source.size, audio, cut, task.crf, metadata=_metadata(task, engine), overwrite=task.overwrite
+    ) as writer:
+        for done, frame in enumerate(frames, 1):
+            writer.write(frame)
+            if progress is not None:
+                progress(done, count)
+    return report
+
+
+def _metadata(task: Task, engine: Engine) -> dict[str, str]:
+    made_by = {"made_by": f"musetalk-suite {__version__}", "version": engine.version, **task.settings.as_dict()}
+    return {"comment": json.dumps(made_by)}
+
+
+def _track(task: Task, source: FrameSource, locator: FaceLocator) -> FaceTrack | None:
+    """The stored or newly stored track of the whole source, or None to locate while running."""
+    if task.save_track:
+        save_track(task.track_file, locate_all(source, locator, task.settings.batch_size))
+    elif not (task.use_track and task.track_file.exists()):
+        return None
+    # Read back even when just written, so that a later run from the file gives the same frames.
+    return load_track(task.track_file)
+
+
+def locate_all(source: FrameSource, locator: FaceLocator, batch_size: int) -> FaceTrack:
+    """The track of every source frame, read once from first to last."""
+
+    def batches() -> Iterator[FaceTrack]:
+        frames = iter(source.read(range(len(source))))
+        while batch := list(islice(frames, batch_size)):
+            yield locator.locate(torch.stack(batch))
+
+    return FaceTrack.join(list(batches()))
+
+
+TASK_KEYS = ("video_path", "audio_path", "result_name", "fps")
+
+
+def read_tasks(config: Path, base: Task, result_dir: Path, version: str) -> list[Task]:
+    """The tasks of a YAML or JSON file: {name: {video_path, audio_path, result_name?, fps?, any setting?}}.
+
+    Each starts from `base`, so no task influences another. Paths are relative to the working directory.
+    Raises MuseTalkError for an unreadable file, an unknown key or a missing path.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise MuseTalkError(f"The config file {config} cannot be read: {error}.") from error
+    if not isinstance(content, dict) or not all(isinstance(task, dict) for task in content.values()):
+        raise MuseTalkError(
+            f"The config file {config} holds no tasks; give `task_0: {{video_path: .., audio_path: ..}}`."
+        )
+    return [_read_task(name, values, base, result_dir, version) for name, values in content.items()]
+
+
+def _read_task(name: str, values: dict[str, Any], base: Task, result_dir: Path, version: str) -> Task:
+    if not values.get("video_path"):
+        raise MuseTalkError(f"The task {name!r} has no video_path; name the video, picture or folder.")
+    video = Path(values["video_path"])
+    audio = Path(values["audio_path"]) if values.get("audio_path") else None
+    changes = {key: value for key, value in values.items() if key not in TASK_KEYS}
+    return replace(
+        base,
+        video=video,
+        audio=audio,
+        output=output_path(result_dir, version, video, audio, values.get("result_name")),
+        fps=rational_fps(values["fps"]) if values.get("fps") else base.fps,
+        settings=base.settings.changed(f"task {name}", changes),
+    )
+
+
+def output_path(result_dir: Path, version: str, video: Path, audio: Path | None, name: str | None) -> Path:
+    """<result_dir>/<version>/<video>_<audio>.mp4, or `name` there. Raises MuseTalkError for a name with a folder."""
+    if name is None:
+        name = f"{video.stem}_{(audio or video).stem}.mp4"
+    if os.path.basename(name) != name:
+        raise MuseTalkError(f"The result name {name!r} has a folder in it; give a bare file name.")
+    return result_dir / version / (name if Path(name).suffix else f"{name}.mp4")
