@@ -1,0 +1,30 @@
+"""The pack's nodes: each joins ComfyUI's sockets and memory with one stage of musetalk_core."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .audio import MuseTalkWhisperAudioFeatures
+from .blending import MuseTalkBlendFaceParsing
+from .faces import MuseTalkFaceDetectAndCrop
+from .frames import MuseTalkMatchFrames
+from .latents import MuseTalkVAEDecode, MuseTalkVAEEncodeMasked
+from .lipsync import MuseTalkLipSync
+from .loaders import LoadMuseTalkModels, register_model_folder
+from .unet import MuseTalkUNetStep
+
+
+class MuseTalkSuite(ComfyExtension):
+    """Lists the nodes in the order of the pipeline."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        register_model_folder()
+        return [
+            LoadMuseTalkModels,
+            MuseTalkMatchFrames,
+            MuseTalkFaceDetectAndCrop,
+            MuseTalkWhisperAudioFeatures,
+            MuseTalkVAEEncodeMasked,
+            MuseTalkUNetStep,
+            MuseTalkVAEDecode,
+            MuseTalkBlendFaceParsing,
+            MuseTalkLipSync,
+        ]

@@ -1,0 +1,126 @@
+"""Back into the frame."""
+
+import comfy.model_management as mm
+import comfy.utils
+import torch
+from comfy_api.latest import io
+
+from ..musetalk_core.batches import shrinking_batches
+from ..musetalk_core.blending import Masker, composite
+from ..musetalk_core.settings import PARSING_MODES, MaskSettings
+from .comfy_models import SMALL_NET_BYTES, load_on_device
+from .faces import FACE_MODELS_TOOLTIP
+from .sockets import MuseTalkFaceModels, MuseTalkFaceTrack, check_lengths, matched_frames, new_frames
+
+BATCH = 8
+
+
+def mask_inputs() -> list[io.Input]:
+    """The inputs that say which pixels of the frame are replaced."""
+    cheek = (
+        "How much of the {} cheek is replaced, in pixels of the 512-pixel parsing picture. Larger takes in more of "
+        "the cheek; smaller keeps more of the original skin. Only mode jaw uses it. MuseTalk's own choice: 90."
+    )
+    return [
+        io.Combo.Input(
+            "parsing_mode",
+            options=list(PARSING_MODES),
+            default="jaw",
+            tooltip="Which parts are replaced. jaw: the lower face with a soft jaw line (v1.5). raw: skin and lips "
+            "as parsed (v1.0). neck: also the neck. Without BiSeNet's weights the lower face is drawn from "
+            "landmarks and this has no effect.",
+        ),
+        io.Int.Input("left_cheek_width", default=90, min=0, max=256, tooltip=cheek.format("left")),
+        io.Int.Input("right_cheek_width", default=90, min=0, max=256, tooltip=cheek.format("right")),
+        io.Float.Input(
+            "expand",
+            default=1.5,
+            min=1.0,
+            max=4.0,
+            step=0.05,
+            tooltip="Side of the parsed square relative to the face box. More context helps the parsing of close "
+            "faces, less keeps small faces sharp for it.",
+        ),
+        io.Float.Input(
+            "blur",
+            default=0.05,
+            min=0.0,
+            max=0.5,
+            step=0.01,
+            tooltip="Softness of the mask's edge as a share of the square: more hides the seam, less keeps more of "
+            "the generated mouth. 0 is a hard edge.",
+        ),
+        io.Float.Input(
+            "upper_boundary_ratio",
+            default=0.5,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="Share of the square, from its top, that is never replaced. 0.5 keeps eyes and the upper nose; "
+            "0 allows everything.",
+        ),
+    ]
+
+
+class MuseTalkBlendFaceParsing(io.ComfyNode):
+    """Frames and generated faces in, finished frames out."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MuseTalkBlendFaceParsing",
+            display_name="Blend Face Parsing (MuseTalk)",
+            category="MuseTalk",
+            description="Blends the generated faces into their frames by a mask from face parsing. Frames without a "
+            "face are passed on untouched.",
+            inputs=[
+                io.Image.Input("images", tooltip="The frames of Match Frames."),
+                io.Image.Input("faces", tooltip="The faces of VAE Decode; larger ones, as a restorer gives, work too."),
+                MuseTalkFaceTrack.Input("track", tooltip="The track of Face Detect And Crop."),
+                MuseTalkFaceModels.Input("face_models", tooltip=FACE_MODELS_TOOLTIP),
+                *mask_inputs(),
+            ],
+            outputs=[
+                io.Image.Output(display_name="images", tooltip="The finished frames."),
+                io.Mask.Output(
+                    display_name="mask", tooltip="What is replaced of each 256x256 face; zero where no face is."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        images,
+        faces,
+        track,
+        face_models,
+        parsing_mode,
+        left_cheek_width,
+        right_cheek_width,
+        expand,
+        blur,
+        upper_boundary_ratio,
+    ) -> io.NodeOutput:
+        frames, faces = matched_frames(images), matched_frames(faces)
+        check_lengths(frames=len(frames), faces=len(faces), tracked_frames=len(track))
+        result = new_frames(len(frames), frames)
+        face_masks = torch.zeros((len(frames), 256, 256))
+        load_on_device(face_models.patchers, SMALL_NET_BYTES)
+        settings = MaskSettings(parsing_mode, left_cheek_width, right_cheek_width, expand, blur, upper_boundary_ratio)
+        masker = Masker(face_models.parser, settings)
+        progress = comfy.utils.ProgressBar(len(frames))
+        masks = lambda start, stop: masker.masks(frames[start:stop], track.select(range(start, stop)))  # noqa: E731
+        for start, _, part in shrinking_batches(masks, len(frames), BATCH):
+            for i, mask in enumerate(part, start):
+                result[i] = frames[i]
+                if mask is not None:
+                    result[i] = composite(frames[i], faces[i], track.boxes[i], mask)
+                    face_masks[i] = _as_face_mask(mask)
+                progress.update(1)
+        return io.NodeOutput(result, face_masks.to(mm.intermediate_device()))
+
+
+def _as_face_mask(mask) -> torch.Tensor:
+    pixels = torch.from_numpy(mask)[None, None].float() / 255
+    return comfy.utils.common_upscale(pixels, 256, 256, "bilinear", "disabled")[0, 0]

@@ -1,0 +1,147 @@
+"""The whole chain in one node."""
+
+import comfy.utils
+from comfy_api.latest import io
+
+from ..musetalk_core.audio_features import extract_features
+from ..musetalk_core.blending import Masker
+from ..musetalk_core.faces.locator import FaceLocator
+from ..musetalk_core.media.audio import mono16k
+from ..musetalk_core.media.source import TensorFrames
+from ..musetalk_core.pipeline import Models, Report, lip_sync
+from ..musetalk_core.settings import LipSyncSettings, MaskSettings
+from ..musetalk_core.timeline import MATCH_MODES, output_count, rational_fps
+from .audio import AUDIO_ENCODER_TOOLTIP, audio_inputs
+from .blending import mask_inputs
+from .comfy_models import SMALL_NET_BYTES, ComfyCodec, load_on_device
+from .faces import FACE_MODELS_TOOLTIP, face_inputs
+from .frames import MODE_TOOLTIP, time_inputs
+from .latents import batch_input
+from .sockets import (
+    MuseTalkAudioEncoder,
+    MuseTalkFaceModels,
+    MuseTalkModel,
+    audio_source,
+    new_frames,
+    source_frames,
+)
+from .unet import MODEL_TOOLTIP
+
+
+class MuseTalkLipSync(io.ComfyNode):
+    """Frames and audio in, speaking frames out."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MuseTalkLipSync",
+            display_name="Lip Sync (MuseTalk)",
+            category="MuseTalk",
+            description="Makes the speaker in the frames say the audio. Does what the discrete nodes do together, "
+            "and works on every source frame only once, however often it is shown.",
+            inputs=[
+                *time_inputs(),
+                MuseTalkModel.Input("model", tooltip=MODEL_TOOLTIP),
+                io.Vae.Input("vae", tooltip="The VAE of Load MuseTalk Models, or your own sd-vae-ft-mse."),
+                MuseTalkAudioEncoder.Input("audio_encoder", tooltip=AUDIO_ENCODER_TOOLTIP),
+                MuseTalkFaceModels.Input("face_models", tooltip=FACE_MODELS_TOOLTIP),
+                io.Combo.Input("mode", options=list(MATCH_MODES), default="ping-pong", tooltip=MODE_TOOLTIP),
+                *face_inputs(),
+                *mask_inputs(),
+                *audio_inputs(),
+                batch_input(),
+                io.Vae.Input(
+                    "decode_vae",
+                    optional=True,
+                    tooltip="Decodes the generated faces instead of vae: a TAESD from core Load VAE is several times "
+                    "faster and a little softer. Leave it unconnected for vae.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="images", tooltip="The finished frames, as many as the audio needs."),
+                io.Float.Output(display_name="fps", tooltip="Their rate: connect it to Create Video."),
+                io.String.Output(display_name="report", tooltip="How many frames were lip-synced or passed through."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        images,
+        source_fps,
+        audio,
+        fps,
+        model,
+        vae,
+        audio_encoder,
+        face_models,
+        mode,
+        bbox_shift,
+        extra_margin,
+        face,
+        parsing_mode,
+        left_cheek_width,
+        right_cheek_width,
+        expand,
+        blur,
+        upper_boundary_ratio,
+        audio_padding_left,
+        audio_padding_right,
+        segmentation,
+        batch_size,
+        decode_vae=None,
+    ) -> io.NodeOutput:
+        settings = LipSyncSettings(
+            bbox_shift=bbox_shift,
+            extra_margin=extra_margin,
+            face=face,
+            mode=mode,
+            segmentation=segmentation,
+            audio_padding_left=audio_padding_left,
+            audio_padding_right=audio_padding_right,
+            batch_size=batch_size,
+            mask=MaskSettings(parsing_mode, left_cheek_width, right_cheek_width, expand, blur, upper_boundary_ratio),
+        )
+        source_rate = rational_fps(source_fps)
+        rate = rational_fps(fps) if fps else source_rate
+        source = TensorFrames(source_frames(images), source_rate)
+        sound = audio_source(audio)
+        count = output_count(sound.seconds, rate, len(source), source_rate, mode)
+        result = new_frames(count, images)
+        features = _features(sound, rate, audio_encoder, settings)
+        codec = ComfyCodec(vae)
+        models = Models(
+            codec=codec,
+            decode_codec=codec if decode_vae is None else ComfyCodec(decode_vae),
+            generator=model.generator,
+            locator=FaceLocator(face_models.detector, bbox_shift, extra_margin, face),
+            masker=Masker(face_models.parser, settings.mask),
+        )
+        _load(models, model, face_models, batch_size)
+        report = Report()
+        progress = comfy.utils.ProgressBar(count)
+        for i, frame in enumerate(lip_sync(source, features, count, models, settings, report)):
+            result[i] = frame
+            progress.update(1)
+        return io.NodeOutput(result, float(rate), report.text())
+
+
+def _features(sound, rate, audio_encoder, settings):
+    load_on_device([audio_encoder.patcher], SMALL_NET_BYTES)
+    return extract_features(
+        audio_encoder.encoder,
+        mono16k(sound),
+        sound.seconds,
+        rate,
+        settings.audio_padding_left,
+        settings.audio_padding_right,
+        settings.segmentation,
+    )
+
+
+def _load(models, model, face_models, batch_size):
+    """All networks of the loop at once: they take turns in every batch."""
+    codecs = {models.codec, models.decode_codec}
+    patchers = [model.patcher, *face_models.patchers, *(codec.patcher for codec in codecs)]
+    memory = max(model.memory(batch_size), *(codec.memory(batch_size) for codec in codecs), SMALL_NET_BYTES)
+    load_on_device(patchers, memory)

@@ -1,0 +1,36 @@
+"""Shared fixtures: one real ComfyUI server for the whole run, started when a test first asks for it."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import clips
+import pytest
+from comfy_client import ComfyServer, start_server, stop_server
+
+
+@pytest.fixture(scope="session")
+def comfy_inputs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """What the server's input folder holds: a talking head, a faceless clip, a picture, sounds."""
+    folder = tmp_path_factory.mktemp("inputs")
+    frames = clips.moving_portrait(12)
+    cutaway = frames.copy()
+    cutaway[4:8] = clips.faceless(4, 256)
+    return [
+        clips.write_video(folder / "portrait.mp4", frames, Fraction(25)),
+        clips.write_video(folder / "with_sound.mp4", frames, Fraction(25), clips.tone(0.48)),
+        clips.write_video(folder / "nobody.mp4", clips.faceless(12), Fraction(25)),
+        clips.write_video(folder / "cutaway.mp4", cutaway, Fraction(25)),
+        clips.write_audio(folder / "voice.wav", 1.0),
+        clips.write_audio(folder / "short.wav", 0.08),
+        clips.write_audio(folder / "minute.wav", 60.0),
+        clips.write_audio(folder / "stereo 44k.wav", 1.0, 44100, 2),
+    ]
+
+
+@pytest.fixture(scope="session")
+def comfy(comfy_inputs: list[Path]) -> Iterator[ComfyServer]:
+    """A real ComfyUI 0.3.75 with this pack and nothing else."""
+    server = start_server(comfy_inputs)
+    yield server
+    stop_server(server)

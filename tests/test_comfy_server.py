@@ -1,0 +1,443 @@
+"""The pack in a real ComfyUI server: sockets, both workflows, equality of the two ways, Cancel, error sentences."""
+
+import copy
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import clips
+import numpy as np
+import pytest
+from comfy_client import PAGE_ONLY, REPOSITORY, ComfyServer, prompt_of
+from PIL import Image
+from random_weights import write_musetalk
+
+WORKFLOWS = REPOSITORY / "workflows"
+UI_WORKFLOWS = sorted(WORKFLOWS.glob("*.json"))
+TITLE_HEIGHT = 30
+
+MODEL, ENCODER, FACES = "MUSETALK_MODEL", "MUSETALK_AUDIO_ENCODER", "MUSETALK_FACE_MODELS"
+SOCKETS = {
+    "LoadMuseTalkModels": ({}, [MODEL, "VAE", ENCODER, FACES]),
+    "MuseTalkMatchFrames": ({"images": "IMAGE", "audio": "AUDIO"}, ["IMAGE", "FLOAT"]),
+    "MuseTalkFaceDetectAndCrop": ({"images": "IMAGE", "face_models": FACES}, ["IMAGE", "FACE_TRACK", "STRING"]),
+    "MuseTalkWhisperAudioFeatures": ({"audio": "AUDIO", "audio_encoder": ENCODER}, ["MUSETALK_AUDIO"]),
+    "MuseTalkVAEEncodeMasked": ({"crops": "IMAGE", "vae": "VAE"}, ["LATENT", "LATENT"]),
+    "MuseTalkUNetStep": (
+        {
+            "model": MODEL,
+            "masked": "LATENT",
+            "reference": "LATENT",
+            "audio": "MUSETALK_AUDIO",
+            "track": "FACE_TRACK",
+        },
+        ["LATENT"],
+    ),
+    "MuseTalkVAEDecode": ({"samples": "LATENT", "vae": "VAE"}, ["IMAGE"]),
+    "MuseTalkBlendFaceParsing": (
+        {"images": "IMAGE", "faces": "IMAGE", "track": "FACE_TRACK", "face_models": FACES},
+        ["IMAGE", "MASK"],
+    ),
+    "MuseTalkLipSync": (
+        {
+            "images": "IMAGE",
+            "audio": "AUDIO",
+            "model": MODEL,
+            "vae": "VAE",
+            "audio_encoder": ENCODER,
+            "face_models": FACES,
+            "decode_vae": "VAE",
+        },
+        ["IMAGE", "FLOAT", "STRING"],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def object_info(comfy: ComfyServer) -> dict[str, Any]:
+    return comfy.ask("/object_info")
+
+
+def load(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def node(kind: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def sources(video: str = "portrait.mp4", audio: str = "voice.wav") -> dict[str, Any]:
+    """Ids load, sound, models, parts: what every graph begins with."""
+    return {
+        "load": node("LoadVideo", file=video),
+        "sound": node("LoadAudio", audio=audio),
+        "models": node("LoadMuseTalkModels", version="demo", precision="auto"),
+        "parts": node("GetVideoComponents", video=["load", 0]),
+    }
+
+
+def defaults(object_info: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The default of every widget of a node."""
+    specs = object_info[kind]["input"]["required"]
+    return {name: spec[1]["default"] for name, spec in specs.items() if len(spec) > 1 and "default" in spec[1]}
+
+
+def discrete(object_info: dict[str, Any], **match: Any) -> dict[str, Any]:
+    """The discrete chain on `sources`, ids match, faces, audio, encode, unet, decode, blend."""
+
+    def step(kind: str, **inputs: Any) -> dict[str, Any]:
+        return node(kind, **{**defaults(object_info, kind), **inputs})
+
+    return {
+        "match": step(
+            "MuseTalkMatchFrames",
+            **{"images": ["parts", 0], "source_fps": ["parts", 2], "audio": ["sound", 0], **match},
+        ),
+        "faces": step("MuseTalkFaceDetectAndCrop", images=["match", 0], face_models=["models", 3]),
+        "audio": step(
+            "MuseTalkWhisperAudioFeatures", audio=["sound", 0], audio_encoder=["models", 2], fps=["match", 1]
+        ),
+        "encode": step("MuseTalkVAEEncodeMasked", crops=["faces", 0], vae=["models", 1]),
+        "unet": step(
+            "MuseTalkUNetStep",
+            model=["models", 0],
+            masked=["encode", 0],
+            reference=["encode", 1],
+            audio=["audio", 0],
+            track=["faces", 1],
+        ),
+        "decode": step("MuseTalkVAEDecode", samples=["unet", 0], vae=["models", 1]),
+        "blend": step(
+            "MuseTalkBlendFaceParsing",
+            images=["match", 0],
+            faces=["decode", 0],
+            track=["faces", 1],
+            face_models=["models", 3],
+        ),
+    }
+
+
+def all_in_one(object_info: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """The one node on `sources`, id lipsync."""
+    inputs = {
+        **defaults(object_info, "MuseTalkLipSync"),
+        "images": ["parts", 0],
+        "source_fps": ["parts", 2],
+        "audio": ["sound", 0],
+        "model": ["models", 0],
+        "vae": ["models", 1],
+        "audio_encoder": ["models", 2],
+        "face_models": ["models", 3],
+        **settings,
+    }
+    return {"lipsync": node("MuseTalkLipSync", **inputs)}
+
+
+def saved(name: str, images: list[Any]) -> dict[str, Any]:
+    return {name: node("SaveImage", images=images, filename_prefix=f"test/{name}")}
+
+
+def pictures(comfy: ComfyServer, output: dict[str, Any]) -> np.ndarray:
+    """The PNGs of a SaveImage output, (N,H,W,3) int."""
+    return np.stack([np.asarray(Image.open(comfy.file(item)).convert("RGB")).astype(int) for item in output["images"]])
+
+
+def test_sockets_are_those_of_the_design(object_info):
+    for node_id, (inputs, outputs) in SOCKETS.items():
+        info = object_info[node_id]
+        specs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+        widgets = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+        assert {name: spec[0] for name, spec in specs.items() if spec[0] not in widgets} == inputs, node_id
+        assert info["output"] == outputs, node_id
+        assert info["category"] == "MuseTalk"
+
+
+def test_import_takes_less_than_a_second(comfy):
+    seconds = re.search(r"([\d.]+) seconds.*custom_nodes/musetalk-suite", comfy.log.read_text())
+    assert seconds and float(seconds[1]) < 1
+
+
+def test_help_and_locales_are_served(comfy):
+    assert "Lip Sync" in comfy.ask("/i18n")["en"]["nodeDefs"]["MuseTalkLipSync"]["display_name"]
+    assert "MuseTalkLipSync" in comfy.ask("/i18n")["zh"]["nodeDefs"]
+    page = comfy.read("/extensions/musetalk-suite/docs/MuseTalkLipSync/en.md")
+    assert page.startswith(b"# Lip Sync")
+
+
+def test_workflows_are_offered_as_templates(comfy):
+    names = {path.stem for path in UI_WORKFLOWS}
+    assert names == {"musetalk_discrete", "musetalk_all_in_one"}
+    assert set(comfy.ask("/api/workflow_templates")["musetalk-suite"]) == names
+    for name in names:
+        assert comfy.ask(f"/api/workflow_templates/musetalk-suite/{name}.json")["nodes"]
+
+
+@pytest.mark.parametrize("path", UI_WORKFLOWS, ids=lambda path: path.stem)
+def test_ui_workflow_is_its_api_twin(path, object_info):
+    twin = load(WORKFLOWS / "api" / path.name)
+    for item in twin.values():
+        item.pop("_meta")
+    assert prompt_of(load(path), object_info) == twin
+
+
+@pytest.mark.parametrize("path", UI_WORKFLOWS, ids=lambda path: path.stem)
+def test_ui_workflow_is_consistent(path, object_info):
+    workflow = load(path)
+    nodes = {item["id"]: item for item in workflow["nodes"]}
+    assert all(item["type"] in object_info or item["type"] in PAGE_ONLY for item in nodes.values())
+    for link, source, slot, target, socket, kind in workflow["links"]:
+        assert link in nodes[source]["outputs"][slot]["links"]
+        assert nodes[source]["outputs"][slot]["type"] == kind
+        assert nodes[target]["inputs"][socket]["link"] == link
+    boxes = [
+        (x, y - TITLE_HEIGHT, x + w, y + h)
+        for (x, y), (w, h) in ((item["pos"], item["size"]) for item in workflow["nodes"])
+    ]
+    for k, a in enumerate(boxes):
+        for b in boxes[k + 1 :]:
+            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (path.name, a, b)
+
+
+@pytest.mark.parametrize("path", sorted((WORKFLOWS / "api").glob("*.json")), ids=lambda path: path.stem)
+def test_shipped_workflow_runs_to_a_video(comfy, path):
+    prompt = load(path)
+    for item in prompt.values():
+        if item["class_type"] == "LoadVideo":
+            item["inputs"]["file"] = "portrait.mp4"
+        if item["class_type"] == "LoadAudio":
+            item["inputs"]["audio"] = "voice.wav"
+    outputs = comfy.run(prompt)
+    save = next(key for key, item in prompt.items() if item["class_type"] == "SaveVideo")
+    facts = clips.probe(comfy.file(outputs[save]["images"][0]))
+    assert (facts["frames"], facts["fps"], facts["size"]) == (25, 25, (256, 256))
+    assert abs(facts["audio_seconds"] - 1.0) < 0.05
+
+
+def test_both_ways_give_the_same_frames(comfy, object_info):
+    prompt = {
+        **sources(),
+        **discrete(object_info),
+        **all_in_one(object_info),
+        **saved("source", ["match", 0]),
+        **saved("steps", ["blend", 0]),
+        **saved("one", ["lipsync", 0]),
+    }
+    outputs = comfy.run(prompt)
+    source, steps, one = (pictures(comfy, outputs[name]) for name in ("source", "steps", "one"))
+    assert source.shape == steps.shape == one.shape == (25, 256, 256, 3)
+    assert np.abs(steps - one).max() <= 1
+    changed = np.abs(one - source).max(axis=(1, 2, 3))
+    assert (changed > 8).all(), changed
+    assert (one[:, :80] == source[:, :80]).all()  # hair and forehead
+
+
+def test_core_vae_decode_agrees_and_mask_covers_the_lower_face(comfy, object_info):
+    prompt = {
+        **sources(),
+        **discrete(object_info),
+        "core": node("VAEDecode", samples=["unet", 0], vae=["models", 1]),
+        "picture": node("MaskToImage", mask=["blend", 1]),
+        **saved("ours", ["decode", 0]),
+        **saved("theirs", ["core", 0]),
+        **saved("mask", ["picture", 0]),
+    }
+    outputs = comfy.run(prompt)
+    ours, theirs, mask = (pictures(comfy, outputs[name]) for name in ("ours", "theirs", "mask"))
+    assert ours.shape == theirs.shape == mask.shape == (25, 256, 256, 3)
+    assert (ours == theirs).all()
+    assert (mask[:, :40] == 0).all() and (mask[:, 180, 128] > 200).all()
+
+
+def test_core_vae_encode_and_decode_work_with_the_demo_vae(comfy):
+    prompt = {
+        **sources(),
+        "latent": node("VAEEncode", pixels=["parts", 0], vae=["models", 1]),
+        "back": node("VAEDecode", samples=["latent", 0], vae=["models", 1]),
+        "tiled": node(
+            "VAEDecodeTiled",
+            samples=["latent", 0],
+            vae=["models", 1],
+            tile_size=128,
+            overlap=32,
+            temporal_size=64,
+            temporal_overlap=8,
+        ),
+        **saved("before", ["parts", 0]),
+        **saved("after", ["back", 0]),
+        **saved("tiles", ["tiled", 0]),
+    }
+    outputs = comfy.run(prompt)
+    before, after, tiles = (pictures(comfy, outputs[name]) for name in ("before", "after", "tiles"))
+    assert np.abs(after - before).mean() < 16
+    assert np.abs(tiles - before).mean() < 16
+
+
+@pytest.mark.parametrize(
+    ("fps", "mode", "frames"),
+    [(0.0, "ping-pong", 25), (30.0, "loop", 30), (29.97002997, "hold", 29), (25.0, "trim", 12), (50.0, "trim", 24)],
+)
+def test_frame_count_and_rate(comfy, object_info, fps, mode, frames):
+    prompt = {**sources(audio="stereo 44k.wav"), **discrete(object_info, fps=fps, mode=mode)}
+    outputs = comfy.run(
+        {
+            **prompt,
+            **all_in_one(object_info, fps=fps, mode=mode),
+            "steps": node("PreviewImage", images=["blend", 0]),
+            "one": node("PreviewImage", images=["lipsync", 0]),
+            "rate": node("PreviewAny", source=["lipsync", 1]),
+        }
+    )
+    assert len(outputs["steps"]["images"]) == len(outputs["one"]["images"]) == frames
+    assert float(outputs["rate"]["text"][0]) == pytest.approx(fps or 25)
+
+
+def test_frames_without_a_face_pass_through(comfy, object_info):
+    prompt = {
+        **sources("cutaway.mp4"),
+        **discrete(object_info),
+        **all_in_one(object_info),
+        **saved("cut", ["match", 0]),
+        **saved("cut_steps", ["blend", 0]),
+        **saved("cut_one", ["lipsync", 0]),
+        "face_report": node("PreviewAny", source=["faces", 2]),
+        "report": node("PreviewAny", source=["lipsync", 2]),
+    }
+    outputs = comfy.run(prompt)
+    source, steps, one = (pictures(comfy, outputs[name]) for name in ("cut", "cut_steps", "cut_one"))
+    # 12 source frames there and back: 0-11, 11-0, 0; 4-7 have no face.
+    absent = [4, 5, 6, 7, 16, 17, 18, 19]
+    present = [i for i in range(25) if i not in absent]
+    for result in (steps, one):
+        assert (result[absent] == source[absent]).all()
+        assert (np.abs(result[present] - source[present]).max(axis=(1, 2, 3)) > 8).all()
+    assert "25 frames: a face in 17, none in 8" in outputs["face_report"]["text"][0]
+    assert "4-7, 16-19" in outputs["face_report"]["text"][0]
+    assert re.search(r"bbox_shift range: \[-\d+~\d+\], used: 0", outputs["face_report"]["text"][0])
+    assert "17 lip-synced, 8 passed through" in outputs["report"]["text"][0]
+
+
+def test_cancel_leaves_the_server_usable(comfy, object_info):
+    comfy.run({**sources(), "warm": node("PreviewAny", source=["models", 1])})
+    prompt = {
+        **sources(audio="minute.wav"),
+        **all_in_one(object_info),
+        "end": node("PreviewImage", images=["lipsync", 0]),
+    }
+    prompt_id = comfy.queue(prompt)
+    time.sleep(4)
+    assert any(item[1] == prompt_id for item in comfy.ask("/queue")["queue_running"])
+    asked = time.monotonic()
+    comfy.ask("/interrupt", {})
+    entry = comfy.wait(prompt_id, 30)
+    assert time.monotonic() - asked < 15
+    kinds = {kind: detail for kind, detail in entry["status"]["messages"]}
+    assert kinds["execution_interrupted"]["node_type"] == "MuseTalkLipSync"
+    short = {**sources(), **all_in_one(object_info), "end": node("PreviewImage", images=["lipsync", 0])}
+    assert len(comfy.run(short)["end"]["images"]) == 25
+
+
+def one_sentence(text: str) -> bool:
+    return len(text) < 400 and text.endswith(".") and "\n" not in text and "Traceback" not in text
+
+
+def test_batches_of_different_length_are_named(comfy, object_info):
+    steps = discrete(object_info)
+    other = {f"other_{name}": item for name, item in copy.deepcopy(steps).items() if name in ("match", "faces")}
+    other["other_match"]["inputs"]["fps"] = 50.0
+    other["other_faces"]["inputs"]["images"] = ["other_match", 0]
+    steps["unet"]["inputs"]["track"] = ["other_faces", 1]
+    end = {"end": node("PreviewImage", images=["blend", 0])}
+    message = comfy.fail({**sources(), **steps, **other, **end})
+    assert one_sentence(message)
+    assert "25 masked latents" in message and "50 tracked frames" in message and "MuseTalkMatchFrames" in message
+
+
+def test_audio_that_ends_early_is_named(comfy, object_info):
+    steps = discrete(object_info)
+    steps["audio"]["inputs"]["fps"] = 12.0
+    message = comfy.fail({**sources(), **steps, "end": node("PreviewImage", images=["blend", 0])})
+    assert one_sentence(message)
+    assert " 12 " in message and " 25" in message and "MuseTalkMatchFrames" in message
+
+
+@pytest.mark.parametrize("way", ["discrete", "all_in_one"])
+def test_no_face_anywhere_is_an_error(comfy, object_info, way):
+    chain, last = (discrete(object_info), "blend") if way == "discrete" else (all_in_one(object_info), "lipsync")
+    message = comfy.fail({**sources("nobody.mp4"), **chain, "end": node("PreviewImage", images=[last, 0])})
+    assert one_sentence(message) and "No face was found" in message
+
+
+@pytest.mark.parametrize("way", ["discrete", "all_in_one"])
+def test_video_without_sound_is_an_error(comfy, object_info, way):
+    chain, last = (discrete(object_info), "blend") if way == "discrete" else (all_in_one(object_info), "lipsync")
+    for item in chain.values():
+        if "audio" in item["inputs"] and item["class_type"] != "MuseTalkUNetStep":
+            item["inputs"]["audio"] = ["parts", 1]
+    message = comfy.fail({**sources(), **chain, "end": node("PreviewImage", images=[last, 0])})
+    assert one_sentence(message) and "no audio" in message
+
+
+def test_own_sound_of_a_video_works(comfy, object_info):
+    prompt = {**sources("with_sound.mp4"), **all_in_one(object_info, audio=["parts", 1])}
+    outputs = comfy.run({**prompt, "end": node("PreviewImage", images=["lipsync", 0])})
+    assert len(outputs["end"]["images"]) in (12, 13, 14)  # 0.48 s; AAC fills and adds frames of 64 ms
+
+
+def test_missing_weights_are_named(comfy):
+    prompt = {
+        "models": node("LoadMuseTalkModels", version="v1.5", precision="auto"),
+        "end": node("PreviewAny", source=["models", 1]),
+    }
+    message = comfy.fail(prompt)
+    assert "unet.pth" in message and "weights download musetalk-v1.5-unet" in message
+
+
+def test_half_precision_is_refused_on_a_cpu(comfy):
+    prompt = {
+        "models": node("LoadMuseTalkModels", version="demo", precision="fp16"),
+        "end": node("PreviewAny", source=["models", 1]),
+    }
+    message = comfy.fail(prompt)
+    assert one_sentence(message) and "fp16" in message
+
+
+def test_a_vae_of_another_kind_is_refused(comfy, object_info):
+    chain = all_in_one(object_info, decode_vae=["other", 0])
+    end = {"other": node("VAELoader", vae_name="pixel_space"), "end": node("PreviewImage", images=["lipsync", 0])}
+    message = comfy.fail({**sources(), **chain, **end})
+    assert one_sentence(message) and "sd-vae-ft-mse" in message
+
+
+def test_musetalk_files_in_the_graph(comfy, object_info):
+    """v1.5's files (random weights): both ways agree, core decodes them, an own UNet file is offered."""
+    folder = comfy.folder / "models" / "musetalk"
+    write_musetalk(folder)
+    try:
+        versions = comfy.ask("/object_info/LoadMuseTalkModels")["LoadMuseTalkModels"]["input"]["required"]["version"]
+        assert versions[1]["options"] == ["v1.5", "v1.0", "demo", "mine.safetensors"]
+        prompt = {
+            **sources(audio="short.wav"),
+            **discrete(object_info),
+            **all_in_one(object_info),
+            "core": node("VAEDecode", samples=["unet", 0], vae=["models", 1]),
+            **saved("full_ours", ["decode", 0]),
+            **saved("full_theirs", ["core", 0]),
+            **saved("full_steps", ["blend", 0]),
+            **saved("full_one", ["lipsync", 0]),
+        }
+        prompt["models"]["inputs"]["version"] = "v1.5"
+        outputs = comfy.run(prompt)
+        own = {
+            "models": node("LoadMuseTalkModels", version="mine.safetensors", precision="fp32"),
+            "end": node("PreviewAny", source=["models", 0]),
+        }
+        assert "mine.safetensors" in comfy.run(own)["end"]["text"][0]
+    finally:
+        shutil.rmtree(folder)
+    results = [pictures(comfy, outputs[f"full_{name}"]) for name in ("ours", "theirs", "steps", "one")]
+    assert [len(result) for result in results] == [2, 2, 2, 2]
+    assert (results[0] == results[1]).all()
+    assert np.abs(results[2] - results[3]).max() <= 1

@@ -1,0 +1,154 @@
+"""The node classes against their own schemas, the demo VAE against ComfyUI's, read in a real ComfyUI's Python."""
+
+import ast
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comfy_client import HOST_ROOT, REPOSITORY, set_up_host
+
+NODE_IDS = [
+    "LoadMuseTalkModels",
+    "MuseTalkMatchFrames",
+    "MuseTalkFaceDetectAndCrop",
+    "MuseTalkWhisperAudioFeatures",
+    "MuseTalkVAEEncodeMasked",
+    "MuseTalkUNetStep",
+    "MuseTalkVAEDecode",
+    "MuseTalkBlendFaceParsing",
+    "MuseTalkLipSync",
+]
+
+
+def probe(what: str) -> Any:
+    set_up_host()
+    comfyui = json.loads((HOST_ROOT / "host.json").read_text())["path"]
+    call = [str(HOST_ROOT / "venv" / "bin" / "python"), "tests/pack_probe.py", comfyui, str(REPOSITORY), what]
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    done = subprocess.run(call, capture_output=True, text=True, cwd=REPOSITORY, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def schemas() -> dict[str, Any]:
+    return probe("schemas")
+
+
+def test_all_nodes_are_there(schemas):
+    assert list(schemas) == NODE_IDS
+
+
+@pytest.mark.parametrize("node_id", NODE_IDS)
+def test_schema_ids_are_the_parameters_of_execute_in_order(schemas, node_id):
+    assert schemas[node_id]["inputs"] == schemas[node_id]["parameters"]
+
+
+@pytest.mark.parametrize("node_id", NODE_IDS)
+def test_every_socket_and_widget_is_explained(schemas, node_id):
+    assert schemas[node_id]["untold"] == []
+
+
+def test_demo_vae_is_a_comfyui_vae():
+    facts = probe("demo_vae")
+    # The attributes that encode, decode and their tiled forms of comfy/sd.py in ComfyUI 0.3.75 read.
+    assert set(facts["attributes"]) >= {
+        "crop_input",
+        "device",
+        "disable_offload",
+        "downscale_index_formula",
+        "downscale_ratio",
+        "extra_1d_channel",
+        "first_stage_model",
+        "latent_channels",
+        "latent_dim",
+        "memory_used_decode",
+        "memory_used_encode",
+        "not_video",
+        "output_channels",
+        "output_device",
+        "patcher",
+        "process_input",
+        "process_output",
+        "size",
+        "upscale_index_formula",
+        "upscale_ratio",
+        "vae_dtype",
+    }
+    assert facts["model"] == "DemoAutoencoder"
+    assert facts["latents"] == [2, 4, 32, 32]
+    assert facts["decoded"] == facts["tiled"] == [2, 256, 256, 3]
+    assert 0 <= facts["range"][0] < facts["range"][1] <= 1
+    differences = {name: value for name, value in facts.items() if name.endswith("_difference")}
+    assert max(differences.values()) < 1e-5, differences
+
+
+def test_comfyui_vae_as_a_codec_is_diffusers_mean():
+    facts = probe("sd_vae")
+    assert facts["spread"] > 0.01
+    assert facts["encode"] < 1e-4 and facts["decode"] < 1e-4
+
+
+def test_match_frames_takes_what_graphs_bring():
+    facts = probe("match_frames")
+    assert facts == {
+        "shape": [6, 8, 10, 3],
+        "dtype": "torch.float16",
+        "fps": 60.0,
+        "right": True,
+        "input_kept": True,
+    }
+
+
+def test_model_folder_keeps_those_of_the_user():
+    facts = probe("folders")
+    assert facts["paths"] == ["/elsewhere/musetalk", facts["own"]]
+    assert ".safetensors" in facts["extensions"] and ".pth" in facts["extensions"]
+    assert ".json" not in facts["extensions"] and "" not in facts["extensions"]
+
+
+def node_files() -> list[Path]:
+    return [REPOSITORY / "__init__.py", *sorted((REPOSITORY / "nodes").glob("*.py"))]
+
+
+def test_node_ids_are_literal_for_the_registry():
+    found = [
+        keyword.value.value
+        for path in node_files()
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        for keyword in call.keywords
+        if keyword.arg == "node_id" and isinstance(keyword.value, ast.Constant)
+    ]
+    assert sorted(found) == sorted(NODE_IDS)
+
+
+def test_execute_stays_short_and_nothing_is_caught_broadly():
+    for path in node_files():
+        for item in ast.walk(ast.parse(path.read_text())):
+            if isinstance(item, ast.FunctionDef) and item.name == "execute":
+                lines = item.end_lineno - item.body[0].lineno + 1
+                assert lines <= 40, f"{path.name}: execute has {lines} lines"
+            if isinstance(item, ast.ExceptHandler):
+                assert item.type is not None and ast.unparse(item.type) not in ("Exception", "BaseException"), path
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_locales_name_every_input_and_output(schemas, language):
+    known = json.loads((REPOSITORY / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert sorted(known) == sorted(NODE_IDS)
+    for node_id, schema in schemas.items():
+        assert list(known[node_id]["inputs"]) == schema["inputs"], node_id
+        assert known[node_id]["display_name"] and known[node_id]["description"]
+        assert all(item["name"] and item["tooltip"] for item in known[node_id]["inputs"].values())
+
+
+@pytest.mark.parametrize("node_id", NODE_IDS)
+def test_help_page_has_every_input(schemas, node_id):
+    text = (REPOSITORY / "web" / "docs" / node_id / "en.md").read_text(encoding="utf-8")
+    assert all(heading in text for heading in ("## Overview", "## Inputs", "## Outputs"))
+    for name in schemas[node_id]["inputs"]:
+        assert f"| `{name}` |" in text, name
