@@ -187,6 +187,8 @@ def _fill_run_dir(run_dir: Path, packs: dict[str, Path], inputs: Sequence[Path],
 def _launch(root: Path, comfy: Path, run_dir: Path, port: int, server_args: Sequence[str]) -> subprocess.Popen[bytes]:
     env = dict(os.environ, PYTHONUNBUFFERED="1", HF_HUB_OFFLINE="1", DO_NOT_TRACK="1")
     env["PYTHONPYCACHEPREFIX"] = str(root / "pycache")
+    # Waiting OpenMP threads that spin starve one another when other programs use the cores.
+    env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for name in ("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE"):
         env.pop(name, None)
     command = [str(venv_python(root)), str(comfy / "main.py"), "--cpu", "--listen", "127.0.0.1"]
