@@ -1,4 +1,4 @@
-"""Draws docs/images/blend_modes.png: crop, mask and blend of every mask mode on the portrait of scikit-image.
+"""Draws docs/images/blend_modes.jpg: crop, mask and blend of every mask mode on the portrait of scikit-image.
 
 Without BiSeNet weights the class map is drawn from the 68 landmarks (a stand-in for looking at the modes, not a face
 parser). The pasted face is the portrait's own crop in false colours, so that the replaced area shows.
@@ -71,7 +71,7 @@ def in_square(mask: np.ndarray, box: np.ndarray, square: tuple[int, int, int, in
 
 def main() -> None:
     """Writes the picture and prints its path."""
-    output = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "images" / "blend_modes.png"
+    output = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "images" / "blend_modes.jpg"
     portrait = data.astronaut()
     frame = torch.from_numpy(portrait.copy())
     found = FaceDetector(FaceDetector.load_nets()).detect(frame)[0]
