@@ -104,7 +104,7 @@ def _read_torch(path: Path, zipped: bool) -> Any:
 
 
 def _damaged(path: Path, error: Exception) -> MuseTalkError:
-    reason = str(error).strip().split("\n", 1)[0][:120]
+    reason = str(error).strip().split("\n", 1)[0].split(". ", 1)[0][:120]
     return MuseTalkError(
         f"{path} is damaged or cut short ({path.stat().st_size:,} bytes: {reason or type(error).__name__}); {_AGAIN}."
     )
