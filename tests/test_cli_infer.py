@@ -9,7 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import random_weights
+import torch
+from bisenet_reference import random_bisenet
 from clips import faceless, moving_portrait, portrait, probe, read_frames, tone, write_audio, write_video
+from diffusers import AutoencoderKL
 
 from musetalk_core.__main__ import main
 
@@ -182,6 +186,45 @@ def test_missing_weights_name_file_folder_and_command(clip, speech, tmp_path, ca
     assert main(["infer", "--version", "v1.5", *map(str, args)]) == 1
     message = capsys.readouterr().err
     assert "unet.pth" in message and "musetalkV15" in message and "weights download" in message
+
+
+@pytest.fixture(scope="module")
+def musetalk_files(tmp_path_factory):
+    """Upstream's folder with random weights: .pth and .bin UNet, narrow VAE, Whisper-tiny, BiSeNet."""
+    folder = tmp_path_factory.mktemp("models")
+    for name in ("musetalkV15", "musetalk", "sd-vae", "whisper", "face-parse-bisent"):
+        (folder / name).mkdir()
+    torch.manual_seed(0)
+    torch.save(random_weights.small_unet(), folder / "musetalkV15" / "unet.pth")
+    torch.save(random_weights.small_unet(), folder / "musetalk" / "pytorch_model.bin")
+    torch.save(random_weights.whisper_tiny(), folder / "whisper" / "pytorch_model.bin")
+    torch.save(random_bisenet().state_dict(), folder / "face-parse-bisent" / "79999_iter.pth")
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    AutoencoderKL(block_out_channels=(32,) * 4, latent_channels=4, **blocks).save_pretrained(folder / "sd-vae")
+    config = {"in_channels": 8, "cross_attention_dim": 384, "block_out_channels": [32, 64, 64, 64]}
+    (folder / "musetalkV15" / "musetalk.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(("name", "version", "mode"), [("v15", "v1.5", "jaw"), ("v1", "v1.0", "raw")])
+def test_musetalk_runs_from_its_own_files_under_upstreams_option_names(
+    name, version, mode, musetalk_files, clip, speech, tmp_path
+):
+    args = ["--models", musetalk_files, "--vae_type", "sd-vae", "--whisper_dir", musetalk_files / "whisper"]
+    args += ["--unet_config", musetalk_files / "musetalkV15" / "musetalk.json", "--result_dir", tmp_path]
+    args += ["--video", clip, "--audio", speech, "--output_vid_name", "v.mp4", "--mode", "trim", "--device", "cpu"]
+    assert main(["infer", "--version", name, *map(str, args)]) == 0
+    settings = json.loads(probe(tmp_path / version / "v.mp4")["comment"])
+    assert (settings["version"], settings["mask"]["parsing_mode"]) == (version, mode)
+    assert settings["extra_margin"] == (10 if version == "v1.5" else 0)
+
+
+def test_a_config_that_contradicts_the_file_is_told(musetalk_files, clip, tmp_path, capsys):
+    wrong = tmp_path / "musetalk.json"
+    wrong.write_text('{"in_channels": 9}')
+    args = ["--models", musetalk_files, "--video", clip, "--unet-config", wrong, "--device", "cpu"]
+    assert main(["infer", *map(str, args), "--output", str(tmp_path / "o.mp4")]) == 1
+    assert "says in_channels 9, the file holds 8" in capsys.readouterr().err
 
 
 def test_the_module_runs_as_a_program_and_reports_by_exit_status(clip, tmp_path):
