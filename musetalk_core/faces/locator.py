@@ -1,17 +1,14 @@
 """Follows the speaker's face through frames and says which box of each is generated."""
 
-from typing import Literal
-
 import numpy as np
 import torch
 
 from ..errors import MuseTalkError
+from ..settings import FACE_CHOICES, FaceChoice
 from .detector import Face, FaceDetector
 from .geometry import box_overlap, crop_box
 from .track import FaceTrack
 
-FaceChoice = Literal["largest", "left", "right"]
-FACE_CHOICES: tuple[FaceChoice, ...] = ("largest", "left", "right")
 SMALLEST_SHARE = 0.1  # of the largest face's area: smaller faces are background for "left" and "right"
 KEEP_SHARE = 0.5  # the followed face is kept until another one is twice as large
 SAME_FACE = 0.2  # least intersection over union between frames
