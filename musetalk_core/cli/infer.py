@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from contextlib import closing
 from dataclasses import fields, replace
 from pathlib import Path
@@ -145,6 +146,7 @@ class _ProgressBar:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._started = time.time()
         self._bar: Any = None
 
     def __call__(self, done: int, total: int) -> None:
@@ -152,6 +154,7 @@ class _ProgressBar:
 
         if self._bar is None:
             self._bar = tqdm(desc=self._name, unit="frame", total=total, file=sys.stderr)
+            self._bar.start_t = self._started
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
