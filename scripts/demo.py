@@ -75,7 +75,7 @@ def main() -> int:
     root, started = args.root.expanduser().resolve(), time.monotonic()
     try:
         if not args.no_setup:
-            ensure(browser=False)
+            ensure()
             setup(root, REQUIREMENTS)
         port = args.port or comfy_host.free_port()
         path, facts = run_demo(root, args.workflow.resolve(), args.output.resolve(), port)

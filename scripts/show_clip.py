@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A sheet of every stage on a moving clip, a row a frame: box, crop, masked crop, mask, generated face, result.
 
-    .host/venv/bin/python scripts/show_clip.py CLIP SPEECH docs/images/clip_stages.png
+.host/venv/bin/python scripts/show_clip.py CLIP SPEECH docs/images/clip_stages.png
 """
 
 import argparse
@@ -15,16 +15,16 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from musetalk_core.audio_features import extract_features  # noqa: E402
-from musetalk_core.blending import composite  # noqa: E402
-from musetalk_core.engine import WeightChoice, load_engine  # noqa: E402
-from musetalk_core.faces.geometry import crop_face  # noqa: E402
-from musetalk_core.latents import decode_faces  # noqa: E402
-from musetalk_core.media.audio import AudioFile, mono16k  # noqa: E402
-from musetalk_core.media.source import open_source  # noqa: E402
-from musetalk_core.pipeline import prepare_frames  # noqa: E402
-from musetalk_core.settings import LipSyncSettings  # noqa: E402
-from musetalk_core.weights.folders import ModelFolders  # noqa: E402
+from musetalk_core.audio_features import extract_features
+from musetalk_core.blending import composite
+from musetalk_core.engine import WeightChoice, load_engine
+from musetalk_core.faces.geometry import crop_face
+from musetalk_core.latents import decode_faces
+from musetalk_core.media.audio import AudioFile, mono16k
+from musetalk_core.media.source import open_source
+from musetalk_core.pipeline import prepare_frames
+from musetalk_core.settings import LipSyncSettings
+from musetalk_core.weights.folders import ModelFolders
 
 SHOWN = (5, 30, 55, 80)
 TILE = 256

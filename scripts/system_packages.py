@@ -1,4 +1,4 @@
-"""What pip cannot install: a few shared libraries for opencv, Python's venv, a browser for the page test."""
+"""What pip cannot install: libraries for opencv, Python's venv, a browser for tests, voices for training speech."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from comfy_setup import HostError, run, say
 
 # opencv-python's wheel leaves these to the system; any desktop has them, a bare container has not.
 LIBRARIES = {"libGL.so.1": "libgl1", "libgthread-2.0.so.0": "libglib2.0-0", "libxcb.so.1": "libxcb1"}
+# espeak-ng (GPL-3) and flite (BSD-like) speak the training texts; no shipped file uses them.
+VOICE_LIBRARY, VOICE_PROGRAM = "libespeak-ng.so.1", "flite"
+VOICES = ("libespeak-ng1", "flite")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-def ensure(browser: bool) -> None:
+def ensure(browser: bool = False, voices: bool = False) -> None:
     """Install missing Debian packages when root, else raise HostError with the line to run; elsewhere no-op."""
     if not sys.platform.startswith("linux"):
         return
@@ -24,6 +27,8 @@ def ensure(browser: bool) -> None:
         missing.append(f"python{sys.version_info[0]}.{sys.version_info[1]}-venv")
     if browser and not any(shutil.which(name) for name in BROWSERS):
         missing += ["chromium", "fonts-liberation"]
+    if voices and not (_loads(VOICE_LIBRARY) and shutil.which(VOICE_PROGRAM)):
+        missing += VOICES
     if not missing:
         return
     line = f"apt-get install -y --no-install-recommends {' '.join(missing)}"

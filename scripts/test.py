@@ -21,9 +21,9 @@ from system_packages import ensure
 LINT = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
 
 
-def prepare(root: Path, browser: bool) -> None:
+def prepare(root: Path, tests: bool) -> None:
     """System packages, the host and the demo's inputs, which the tests use too."""
-    ensure(browser)
+    ensure(browser=tests, voices=tests)
     setup(root, REQUIREMENTS)
     inputs = [REPOSITORY / "scripts" / "demo_inputs.py", "--folder", root / "demo-inputs"]
     run([venv_python(root), *inputs], "making the demo's inputs")
@@ -48,7 +48,7 @@ def main() -> int:
     root = args.root.expanduser().resolve()
     try:
         if not args.no_setup:
-            prepare(root, browser=not args.lint)
+            prepare(root, tests=not args.lint)
         check_host(root)
     except HostError as error:
         print(f"test: error: {error}", file=sys.stderr)
