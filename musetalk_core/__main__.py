@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from .cli import infer, weights
+from .cli import infer, train, weights
 from .errors import MuseTalkError
 
 
@@ -16,6 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     infer.add_parser(commands)
     weights.add_parser(commands)
+    train.add_parser(commands)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s")
     try:

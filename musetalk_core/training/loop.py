@@ -1,0 +1,173 @@
+"""The one training loop: schedule, resume, checkpoints, validation. What learns, and how, is a Stage."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from .checkpoint import Position, load_checkpoint, newest_checkpoint, save_checkpoint, save_weights
+from .config import RunSettings
+from .ema import Ema
+from .progress import Progress, Say, Stopwatch, clock
+from .strips import save_strip
+
+WARM_UP_STEPS = 100
+FINAL_RATE = 0.02  # of the peak learning rate
+WEIGHTS = "weights.safetensors"
+
+
+class Stage(Protocol):
+    """Something to train.
+
+    modules and optimizers hold all state that a checkpoint keeps; every optimizer's learning rate is its peak.
+    ema averages modules["model"] and is the result. facts must be equal for a checkpoint to be resumed.
+    """
+
+    modules: dict[str, nn.Module]
+    optimizers: dict[str, torch.optim.Optimizer]
+    ema: Ema
+    facts: dict[str, str]
+
+    def step(self, draw: np.random.Generator, share: float) -> dict[str, torch.Tensor]:
+        """One step; `share` of the run (0..1) is done. All random choices come from `draw` and torch's default."""
+        ...
+
+    def validate(self) -> dict[str, float]:
+        """Figures of the averaged network on held-out data."""
+        ...
+
+    def strip(self) -> list[torch.Tensor]:
+        """Columns of a picture to look at, each (B,3,H,W) in [0,1]; empty when there is nothing to see."""
+        ...
+
+    def result(self) -> tuple[nn.Module, dict[str, Any]]:
+        """The averaged network that is given away, and facts that are saved beside its weights."""
+        ...
+
+
+def train(stage: Stage, settings: RunSettings, folder: Path, resume: bool, say: Say) -> Path:
+    """Train a stage into `folder` and return the file with the averaged weights.
+
+    Writes checkpoints/, progress.csv, strips/ and at the end weights.safetensors. resume: go on from the newest
+    checkpoint when there is one; else existing checkpoints are deleted. The caller's random state is kept.
+    """
+    run = _Run(stage, settings, folder)
+    run.begin(resume, say)
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        while run.share < 1:
+            run.step()
+    return run.finish()
+
+
+class _Run:
+    """A stage on its way: position, clock, and what is written when."""
+
+    def __init__(self, stage: Stage, settings: RunSettings, folder: Path) -> None:
+        self._stage, self._settings, self._folder = stage, settings, folder
+        self._checkpoints = folder / "checkpoints"
+        self._modules = {**stage.modules, "ema": stage.ema.module}
+        self._peaks = {name: optimizer.param_groups[0]["lr"] for name, optimizer in stage.optimizers.items()}
+        self._step = 0
+
+    def begin(self, resume: bool, say: Say) -> None:
+        """Take up the newest checkpoint, or delete what an earlier training left."""
+        position = Position(0, 0.0)
+        newest = newest_checkpoint(self._checkpoints)
+        if newest is not None and resume:
+            position = load_checkpoint(newest, self._modules, self._stage.optimizers, self._stage.facts)
+            say(f"resumed at step {position.step}, after {clock(position.seconds)}")
+        else:
+            for old in self._checkpoints.glob("*.safetensors"):
+                old.unlink()
+        self._step = position.step
+        self._progress = Progress(self._folder / "progress.csv", say, position.step)
+        self._watch = Stopwatch(position.seconds)
+
+    @property
+    def share(self) -> float:
+        """How much of the run is done."""
+        return run_share(self._settings, self._step, self._watch.seconds)
+
+    def step(self) -> None:
+        """One step, and what is due after it."""
+        share = self.share
+        scale = rate_scale(self._step, share)
+        for name, optimizer in self._stage.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self._peaks[name] * scale
+        self._progress.add(self._stage.step(seed_step(self._settings.seed, self._step), share))
+        self._stage.ema.update(self._stage.modules["model"], self._step)
+        self._step += 1
+        if self._step % self._settings.log_every == 0:
+            self._progress.report(self._step, self._watch.seconds, self.share, self._peaks["model"] * scale)
+        if self._step % self._settings.validate_every == 0 and self.share < 1:
+            self._validate()
+        if self._step % self._settings.checkpoint_every == 0:
+            self._save()
+
+    def finish(self) -> Path:
+        """Write the last checkpoint, the last figures and the weights; returns the weights' file."""
+        self._save()
+        figures = self._validate()
+        network, facts = self._stage.result()
+        facts |= {"steps": self._step, "seconds": round(self._watch.seconds, 1), "held_out": figures}
+        save_weights(self._folder / WEIGHTS, network, facts | self._stage.facts)
+        return self._folder / WEIGHTS
+
+    def _save(self) -> None:
+        position = Position(self._step, self._watch.seconds)
+        facts, keep = self._stage.facts, self._settings.keep
+        save_checkpoint(self._checkpoints, position, self._modules, self._stage.optimizers, facts, keep)
+
+    def _validate(self) -> dict[str, float]:
+        figures = self._stage.validate()
+        self._progress.validated(self._step, self._watch.seconds, figures)
+        columns = self._stage.strip()
+        if columns:
+            save_strip(self._folder / "strips" / f"{self._step:08d}.png", columns)
+        return figures
+
+
+def run_share(settings: RunSettings, step: int, seconds: float) -> float:
+    """How much of the run is done after `step` steps and `seconds`: 0..1."""
+    if settings.steps is not None:
+        return min(1.0, step / settings.steps)
+    assert settings.minutes is not None  # RunSettings wants one of the two
+    return min(1.0, seconds / (60 * settings.minutes))
+
+
+def rate_scale(step: int, share: float) -> float:
+    """Learning rate as a share of its peak: linear over the first 100 steps, then half a cosine down to 2 %."""
+    warm = min(1.0, (step + 1) / WARM_UP_STEPS)
+    return warm * (FINAL_RATE + (1 - FINAL_RATE) * (1 + math.cos(math.pi * share)) / 2)
+
+
+def seed_step(seed: int, step: int) -> np.random.Generator:
+    """Seed torch for a step and return numpy's generator; the same for the same (seed, step)."""
+    sequence = np.random.SeedSequence([seed, step])
+    own, shared = sequence.spawn(2)
+    number = int(shared.generate_state(1, np.uint64)[0] >> np.uint64(1))
+    torch.manual_seed(number)
+    return np.random.default_rng(own)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, torch draws from `seed` (networks are initialised); afterwards it goes on as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def descend(loss: torch.Tensor, optimizer: torch.optim.Optimizer, module: nn.Module, clip: float) -> None:
+    """One optimizer step on the module's parameters down the loss, the gradient's norm clipped."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(module.parameters(), clip)
+    optimizer.step()
