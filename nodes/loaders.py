@@ -143,6 +143,7 @@ def _demo(
     small_device = mm.text_encoder_device()
     # diffusers' own to() warns about modules that this network does not have.
     torch.nn.Module.to(nets.unet, dtype)
+    nets.audio.float()  # the file holds 16 bits
     generator = wrap_demo(nets, trained, device, dtype).generator
     encoder = wrap_demo(nets, trained, small_device, torch.float32).audio_encoder
     return io.NodeOutput(
