@@ -104,7 +104,8 @@ def start_server(inputs: list[Path], *arguments: str) -> ComfyServer:
 def set_up_host() -> None:
     """Install ComfyUI into the host root unless that has been done."""
     if not (HOST_ROOT / "host.json").is_file():
-        host_tool("setup")
+        files = [REPOSITORY / "requirements.txt", REPOSITORY / "requirements-dev.txt"]
+        host_tool("setup", *(f"--requirements={file}" for file in files))
 
 
 def stop_server(server: ComfyServer) -> None:

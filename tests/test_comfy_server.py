@@ -247,7 +247,9 @@ def test_core_vae_decode_agrees_and_mask_covers_the_lower_face(comfy, object_inf
     outputs = comfy.run(prompt)
     ours, theirs, mask = (pictures(comfy, outputs[name]) for name in ("ours", "theirs", "mask"))
     assert ours.shape == theirs.shape == mask.shape == (25, 256, 256, 3)
-    assert (ours == theirs).all()
+    # Core decodes all frames in one batch, ours in eights: sums in another order, seen where PNG cuts to 8 bits.
+    difference = np.abs(ours.astype(int) - theirs.astype(int))
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.001
     assert (mask[:, :40] == 0).all() and (mask[:, 180, 128] > 200).all()
 
 
