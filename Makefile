@@ -12,6 +12,6 @@ test:
 lint:
 	$(PYTHON) scripts/test.py --lint
 
-# The demo model from nothing: corpus, three trainings, evaluation; 90 minutes on two cores, resumable.
+# The demo model from nothing: corpus, three trainings, evaluation, in a budget of 90 minutes.
 demo-model:
 	$(PYTHON) scripts/train_demo.py --install
