@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +41,10 @@ from musetalk_core.training.config import (
 from musetalk_core.training.data import Corpus, jittered
 from musetalk_core.training.discriminator import PatchDiscriminator
 from musetalk_core.training.ema import Ema
-from musetalk_core.training.generator import GeneratorStage, TwinSamples, latent_scaling, sample_weights
+from musetalk_core.training.generator import GeneratorStage, TwinSamples, latent_scaling, resting, sample_weights
 from musetalk_core.training.loop import rate_scale, run_share, seed_step, train
 from musetalk_core.training.precision import choose_precision
-from musetalk_core.training.spectrum import log_mel, normalised
+from musetalk_core.training.spectrum import log_mel, normalised, room_tone
 
 CPU = torch.device("cpu")
 SMALL_UNET = {
@@ -308,6 +309,7 @@ def latents_of(track, frames=5, variants=2, sounds=2):
         mouths=torch.zeros(2, variants, frames, 3, 128, 144, dtype=torch.uint8),
         still=torch.full((3, 4, 32, 32), 7777.0).half(),
         hidden=torch.randn(2, sounds, 2 * frames, 5, 16).half(),
+        silent=torch.full((2, 40, 5, 16), 5555.0).half(),
         gaps=torch.rand(2, frames) * 0.3,
     )
 
@@ -344,9 +346,31 @@ def test_tokens_are_those_of_inference():
 def test_open_mouths_and_closures_between_them_are_drawn_more_often():
     gaps = np.array([0.3, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.05, 0.05, 0.15], np.float32)
     weights = sample_weights(gaps)
-    # 1 + (0.3 - 0.05) / 0.2; closures within 4 frames of a gap above 0.1 count once more
-    np.testing.assert_allclose(weights, [2.25, 2, 2, 2, 2, 2, 2, 1, 1, 1.5], atol=1e-6)
+    # 1 + (0.3 - 0.05) / 0.1; closures within 4 frames of a gap above 0.1 count once more
+    np.testing.assert_allclose(weights, [3.5, 2, 2, 2, 2, 2, 2, 1, 1, 2], atol=1e-6)
     assert sample_weights(np.zeros(5, np.float32)).tolist() == [1] * 5
+
+
+def test_only_a_resting_mouth_hears_silence():
+    # Closed for 8 frames before and after: frame 19 is the first that is so far from the open frame 10.
+    gaps = torch.zeros(2, 40)
+    gaps[:, 10] = 0.2
+    assert resting(gaps[0].numpy()).tolist() == [i < 2 or i > 18 for i in range(40)]
+    track = replace(latents_of(0, frames=40, variants=1), gaps=gaps)
+    drawn = TwinSamples([track], GeneratorSettings(silent_share=0.5)).draw(2000, np.random.default_rng(0))
+    frames = [int(target[0, 0, 0]) % 100 for _, _, target, _, _ in drawn]
+    silent = [bool((tokens[20:30] == 5556).all()) for _, _, _, tokens, _ in drawn]  # 5555 in float16
+    assert all(frame < 2 or frame > 18 for frame, heard in zip(frames, silent, strict=True) if heard)
+    resting_frames = sum(frame < 2 or frame > 18 for frame in frames)
+    assert sum(silent) / resting_frames == pytest.approx(0.5, abs=0.05)
+
+
+def test_room_tone_is_what_whisper_makes_of_silence():
+    extractor = WhisperFeatureExtractor()
+    expected = extractor(np.zeros(480000, np.float32), sampling_rate=16000).input_features[0]
+    made = [room_tone(3000, np.random.default_rng(seed)).numpy() for seed in range(20)]
+    assert any(np.allclose(mel, expected, atol=1e-6) for mel in made)
+    assert all(mel.shape == (80, 3000) and mel.std(1).mean() < 0.1 for mel in made)
 
 
 def test_scaling_makes_latents_of_unit_spread():

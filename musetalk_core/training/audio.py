@@ -15,7 +15,7 @@ from .data import CURVES, VISEMES, Corpus, Speech
 from .ema import Ema
 from .loop import descend, seeded
 from .precision import autocast
-from .spectrum import altered, log_mel, normalised, with_holes
+from .spectrum import altered, log_mel, normalised, room_tone, with_holes
 
 PAUSE_ROWS = (5, 60)  # length of the pauses between joined utterances
 DROPOUT = 0.1
@@ -53,6 +53,10 @@ class SpeechRows:
 
     def __len__(self) -> int:
         return len(self.mels)
+
+    def silence(self, rows: int, draw: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A window in which nobody speaks, and the resting mouth that belongs to it; shaped as `window`'s."""
+        return room_tone(2 * rows, draw), self.rest.expand(rows, -1), torch.zeros(rows, dtype=torch.long)
 
     def window(self, rows: int, draw: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """A piece of joined utterances and pauses: altered, normalised mel (80,2*rows), curves (rows,5), visemes."""
@@ -115,7 +119,7 @@ class AudioStage:
 
     def step(self, draw: np.random.Generator, share: float) -> dict[str, torch.Tensor]:
         """One batch of windows."""
-        windows = [self._rows.window(self._settings.window_rows, draw) for _ in range(self._settings.batch)]
+        windows = [self._window(draw) for _ in range(self._settings.batch)]
         mel, curves, visemes = (torch.stack(part).to(self._device) for part in zip(*windows, strict=True))
         with autocast(self._precision, self._device):
             output, logits = self._model(mel)
@@ -124,6 +128,10 @@ class AudioStage:
         loss = curve + self._settings.viseme * viseme
         descend(loss, self.optimizers["model"], self._model, self._settings.clip)
         return {"curves": curve, "viseme": viseme}
+
+    def _window(self, draw: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        drawn = self._rows.silence if draw.random() < self._settings.silent_share else self._rows.window
+        return drawn(self._settings.window_rows, draw)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

@@ -14,7 +14,7 @@ from ..latents import Codec, crops_to_pixels, mask_lower_half
 from .checkpoint import read_tensors, write_tensors
 from .data import TAKES, Corpus, Footage, Track, jittered
 from .progress import Say
-from .spectrum import altered, log_mel, normalised
+from .spectrum import altered, log_mel, normalised, room_tone
 
 # The window of the 32x32 latents that holds the mouth and the chin, and what of it is compared after decoding: at
 # its cut edges the decoder sees zeros instead of neighbours.
@@ -24,6 +24,7 @@ SCALE = 8  # pixels a latent
 STILL_VARIANTS = 3
 BATCH = 16
 MEL_COLUMNS = 3000  # 30 s, what the encoder sees at inference
+SILENT_ROWS, SILENT_VARIANTS = 64, 4
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class TrackLatents:
 
     whole, masked: (T,V,N,4,32,32) float16 unscaled latents; mouths: (T,V,N,3,128,144) uint8, the pixels of COMPARED;
     still: (S,4,32,32); hidden: (T,K,R,states,width) float16, features of the sound as it is (0) and altered;
-    gaps: (T,N) float32.
+    silent: (L,Q,states,width) float16, features of recordings in which nobody speaks; gaps: (T,N) float32.
     """
 
     whole: torch.Tensor
@@ -40,6 +41,7 @@ class TrackLatents:
     mouths: torch.Tensor
     still: torch.Tensor
     hidden: torch.Tensor
+    silent: torch.Tensor
     gaps: torch.Tensor
 
 
@@ -94,6 +96,7 @@ def _prepare_track(
         mouths,
         still=codec.encode(crops_to_pixels(torch.stack(crops))).half().cpu(),
         hidden=torch.stack([part[:, :rows] for part in hidden]),
+        silent=_silence(audio_net, draw),
         gaps=torch.stack([torch.from_numpy(track.gaps[take]).float() for take in TAKES]),
     )
 
@@ -139,3 +142,11 @@ def _features(
         padded[:, : mel.shape[1]] = altered(mel, draw)
         found.append(net(normalised(padded)[None].to(parameter))[0, :rows].half().cpu())
     return torch.stack(found)
+
+
+@torch.no_grad()
+def _silence(net: DemoAudioNet, draw: np.random.Generator) -> torch.Tensor:
+    """(L,Q,states,width) float16: the first rows of 30 s in which nobody speaks."""
+    parameter = next(net.parameters())
+    mels = torch.stack([room_tone(MEL_COLUMNS, draw) for _ in range(SILENT_VARIANTS)]).to(parameter)
+    return net(mels)[:, :SILENT_ROWS].half().cpu()

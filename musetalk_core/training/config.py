@@ -61,7 +61,7 @@ class AutoencoderSettings:
     masked_share: float = 0.1
     latent_noise: float = 0.1
     shift_share: float = 0.5
-    smooth: float = 0.1
+    smooth: float = 0.05
     gradient: float = 0.5
     pyramid: float = 0.5
     adversarial: float = 0.05
@@ -77,7 +77,8 @@ class AudioSettings:
 
     batch: windows of `window_rows` rows (50 a second). l1 and mse: the loss of each of the five standardised
     curves (jaw, wide, up, tuck, press) by kind; press and tuck are rare pulses, whose median is rest, so an L1
-    would learn to ignore them. viseme: weight of the cross-entropy.
+    would learn to ignore them. viseme: weight of the cross-entropy. silent_share: of the windows, in which nobody
+    speaks.
     """
 
     batch: int = 16
@@ -88,6 +89,7 @@ class AudioSettings:
     l1: tuple[float, ...] = (2.0, 1.0, 0.5, 0.0, 0.0)
     mse: tuple[float, ...] = (0.5, 0.0, 0.0, 0.5, 1.0)
     viseme: float = 0.3
+    silent_share: float = 0.04
     clip: float = 1.0
 
 
@@ -98,7 +100,8 @@ class GeneratorSettings:
     twin_masked: share of samples whose visible upper half is the twin's (same pose, other words).
     reference_same, reference_still: shares whose reference is the twin at the same frame (as at inference), or the
     still portrait; the rest is another frame of the track. box_variants, sound_variants: jittered crops and
-    augmented sounds that are prepared per frame and per speech. pixel_batch: samples of a step that are also
+    augmented sounds that are prepared per frame and per speech. silent_share: of the samples that show a resting mouth,
+    which get the sound of a recording in which nobody speaks. pixel_batch: samples of a step that are also
     decoded; pixel, gradient, adversarial: weights of the losses on them, from `pixel_from` and `adversarial_from`
     of the run on.
     """
@@ -112,13 +115,14 @@ class GeneratorSettings:
     reference_still: float = 0.15
     box_variants: int = 1
     sound_variants: int = 3
+    silent_share: float = 0.3
     latent: float = 1.0
     pixel_batch: int = 8
     pixel: float = 3.0
     pixel_from: float = 0.05
     gradient: float = 0.5
-    adversarial: float = 0.05
-    adversarial_from: float = 0.7
+    adversarial: float = 0.15
+    adversarial_from: float = 0.5
     discriminator_width: int = 24
     discriminator_rate: float = 1e-3
     clip: float = 1.0

@@ -29,8 +29,9 @@ FPS = Fraction(25)
 ROWS = FrameRows(FPS, 2, 2)
 MOUTH = (slice(19, 31), slice(7, 25))  # of the 32x32 latents
 LATENT_WEIGHTS = (0.25, 1.0, 4.0)  # upper half, lower half, mouth
-OPEN_GAP, OPEN_RANGE = 0.05, 0.2  # of the eye distance; wider mouths are rarer and drawn up to 2.5 times as often
+OPEN_GAP, OPEN_RANGE = 0.05, 0.1  # of the eye distance; wider mouths are rarer and drawn up to 4 times as often
 CLOSED_GAP, CLOSED_NEAR, CLOSED_BONUS = 0.03, 4, 1.0  # a closure within 4 frames of an open mouth: m, b, p
+REST_NEAR = 8  # a mouth rests when it is closed for so many frames before and after
 HELD_OUT_STRIDE, HELD_OUT_BATCH, STRIP_ROWS = 10, 16, 6
 WRONG_SHIFT = 7  # held-out samples by which the sound is swapped
 
@@ -75,6 +76,7 @@ class TwinSamples:
         ]
         weights = np.concatenate([sample_weights(gaps.numpy()) for track in tracks for gaps in track.gaps])
         self._chances = weights / weights.sum()
+        self._rests = [np.stack([resting(gaps.numpy()) for gaps in track.gaps]) for track in tracks]
 
     def draw(self, count: int, draw: np.random.Generator) -> list[tuple[torch.Tensor, ...]]:
         """`count` training samples: masked, reference, target latents, tokens and mouth pixels."""
@@ -93,7 +95,15 @@ class TwinSamples:
         seen = twin if draw.random() < self._settings.twin_masked else sample.take
         masked = track.masked[seen, variant, sample.frame]
         sound = int(draw.integers(track.hidden.shape[1]))
-        return masked, self._reference(sample, variant, draw), *self._goal(sample, variant, sound)
+        target, tokens, mouth = self._goal(sample, variant, sound)
+        if self._rests[sample.track][sample.take, sample.frame] and draw.random() < self._settings.silent_share:
+            tokens = self._silence(track, draw)
+        return masked, self._reference(sample, variant, draw), target, tokens, mouth
+
+    def _silence(self, track: TrackLatents, draw: np.random.Generator) -> torch.Tensor:
+        hidden = track.silent[int(draw.integers(len(track.silent)))]
+        frame = int(draw.integers(len(hidden) // 2 - 2))  # 25 fps: two rows a frame, and four after it
+        return ROWS.tokens(hidden, 0, frame, frame + 1)[0]
 
     def _reference(self, sample: Sample, variant: int, draw: np.random.Generator) -> torch.Tensor:
         settings, track = self._settings, self._tracks[sample.track]
@@ -270,10 +280,16 @@ class GeneratorStage:
 def sample_weights(gaps: np.ndarray) -> np.ndarray:
     """How often each frame of a take with lip gaps (N,), in eye distances, is drawn: open mouths and the closures
     between them are rare and decide how speech looks."""
-    opened = 1 + ((gaps - OPEN_GAP) / OPEN_RANGE).clip(0, 1.5)
+    opened = 1 + ((gaps - OPEN_GAP) / OPEN_RANGE).clip(0, 3)
     padded = np.pad(gaps, CLOSED_NEAR, mode="edge")
     around = np.lib.stride_tricks.sliding_window_view(padded, 2 * CLOSED_NEAR + 1).max(1)
     return opened + CLOSED_BONUS * ((gaps < CLOSED_GAP) & (around > 2 * OPEN_GAP))
+
+
+def resting(gaps: np.ndarray) -> np.ndarray:
+    """(N,) bool: frames of a take with lip gaps (N,) around which the mouth stays closed for a while."""
+    padded = np.pad(gaps, REST_NEAR, mode="edge")
+    return np.lib.stride_tricks.sliding_window_view(padded, 2 * REST_NEAR + 1).max(1) < CLOSED_GAP
 
 
 def latent_scaling(tracks: list[TrackLatents]) -> float:

@@ -1,5 +1,6 @@
 """Whisper's log-mel spectrum in torch, in two steps, so that sound can be altered between them."""
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -54,6 +55,18 @@ def altered(mel: torch.Tensor, draw: np.random.Generator) -> torch.Tensor:
         cut = int(draw.integers(50, 78))
         out[cut:] = torch.minimum(out[cut:], torch.tensor(loudest - float(draw.uniform(4, 7))))
     return out
+
+
+def room_tone(columns: int, draw: np.random.Generator) -> torch.Tensor:
+    """The normalised mel (80,columns) of a recording in which nobody speaks: digital silence, or steady noise.
+
+    Whisper normalises against the loudest column it is given, so a pause inside speech never looks like this.
+    """
+    if draw.random() < 0.5:
+        return normalised(torch.full((BINS, columns), math.log10(FLOOR)))
+    slope = torch.linspace(float(draw.uniform(-0.5, 1.5)), 0, BINS)[:, None]
+    tremble = torch.from_numpy(draw.normal(0, 0.25, (BINS, columns)).astype(np.float32))
+    return normalised(float(draw.uniform(-9.0, -3.0)) + slope + tremble)
 
 
 def with_holes(mel: torch.Tensor, draw: np.random.Generator) -> torch.Tensor:
