@@ -21,7 +21,7 @@ from .generator import Generator
 from .latents import Codec, decode_faces, encode_crops
 from .media.source import FrameSource
 from .settings import LipSyncSettings
-from .timeline import source_index
+from .timeline import shows_again, source_index
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +84,9 @@ class PreparedFrame:
 
 
 class PreparedFrames:
-    """Prepared source frames by index; the least recently used leave when the limit in bytes is passed."""
+    """Prepared source frames by index; beyond the limit in bytes the least recently used leave, all but one."""
 
-    def __init__(self, limit: int = CACHE_BYTES) -> None:
+    def __init__(self, limit: int) -> None:
         self._frames: OrderedDict[int, PreparedFrame] = OrderedDict()
         self._limit = limit
         self._size = 0
@@ -117,7 +117,7 @@ def lip_sync(
     """Yield exactly `frames` lip-synced frames (H,W,3) in the source's dtype, at tokens.fps.
 
     Output frame i shows source frame source_index(i) with the mouth of tokens i. Each source frame is located,
-    encoded and parsed once while it stays in the cache. Frames without a face, or whose result is not finite,
+    encoded and parsed once while it stays in the cache, which is used when frames come back. Frames without a face, or whose result is not finite,
     are yielded as they came. track: the faces of all source frames, when known, instead of models.locator.
     Memory: one batch of frames and CACHE_BYTES. Raises MuseTalkError when no frame has a face, unless
     settings.allow_no_face.
@@ -132,7 +132,8 @@ def lip_sync(
         return source_index(i, len(source), source.fps, tokens.fps, settings.mode)
 
     pictures = iter(source.read(shown(i) for i in range(frames)))
-    kept = PreparedFrames()
+    again = shows_again(frames, len(source), source.fps, tokens.fps, settings.mode)
+    kept = PreparedFrames(CACHE_BYTES if again else 0)
     for start in range(0, frames, settings.batch_size):
         stop = min(start + settings.batch_size, frames)
         indices = [shown(i) for i in range(start, stop)]

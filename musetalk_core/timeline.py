@@ -71,3 +71,11 @@ def source_index(i: int, source_frames: int, source_fps: Fraction, fps: Fraction
     if mode in ("hold", "trim"):
         return min(j, source_frames - 1)
     raise MuseTalkError(f"The mode {mode!r} is unknown; choose one of {', '.join(MATCH_MODES)}.")
+
+
+def shows_again(frames: int, source_frames: int, source_fps: Fraction, fps: Fraction, mode: MatchMode) -> bool:
+    """Whether `frames` output frames come back to a source frame after showing another one."""
+    last = int((frames - 1) * source_fps / fps)
+    # Ping-pong shows the last frame twice in a row before it turns.
+    turn = {"ping-pong": source_frames + 1, "loop": source_frames}
+    return source_frames > 1 and mode in turn and last >= turn[mode]

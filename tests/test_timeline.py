@@ -6,7 +6,7 @@ import pytest
 
 from musetalk_core.audio_features import FrameRows
 from musetalk_core.errors import MuseTalkError
-from musetalk_core.timeline import frame_count, output_count, rational_fps, source_index
+from musetalk_core.timeline import MATCH_MODES, frame_count, output_count, rational_fps, shows_again, source_index
 
 # rate as (numerator, denominator); audio as samples at 16 kHz
 RATES = [(24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1), (50, 1), (60, 1)]
@@ -104,6 +104,18 @@ def test_trim_takes_the_shorter():
     assert output_count(Fraction(15), Fraction(25), 50, Fraction(25), "trim") == 50
     assert max(source_index(i, 100, film, Fraction(25), "trim") for i in range(104)) == 98
     assert output_count(Fraction(15), Fraction(1), 1, Fraction(25), "trim") == 1
+
+
+@pytest.mark.parametrize("mode", MATCH_MODES)
+@pytest.mark.parametrize("rates", [(25, 25), (10, 25), (30, 25)])
+def test_a_frame_shows_again_when_another_came_between(mode, rates):
+    source_fps, fps = map(Fraction, rates)
+    for source_frames in (1, 2, 5):
+        for frames in range(1, 30):
+            shown = [source_index(i, source_frames, source_fps, fps, mode) for i in range(frames)]
+            runs = [index for i, index in enumerate(shown) if i == 0 or shown[i - 1] != index]
+            expected = len(set(runs)) < len(runs)
+            assert shows_again(frames, source_frames, source_fps, fps, mode) == expected, (source_frames, frames)
 
 
 @pytest.mark.parametrize(
