@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from .cli import infer, train, weights
+from .cli import infer, preview, queue, train, weights
 from .errors import MuseTalkError
 
 
@@ -15,8 +15,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--verbose", action="store_true", help="show what is loaded and skipped")
     commands = parser.add_subparsers(dest="command", required=True)
     infer.add_parser(commands)
+    preview.add_parser(commands)
     weights.add_parser(commands)
     train.add_parser(commands)
+    queue.add_parser(commands)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s")
     try:

@@ -116,11 +116,11 @@ def lip_sync(
 ) -> Iterator[torch.Tensor]:
     """Yield exactly `frames` lip-synced frames (H,W,3) in the source's dtype, at tokens.fps.
 
-    Output frame i shows source frame source_index(i) with the mouth of tokens i. Each source frame is located,
-    encoded and parsed once while it stays in the cache, which is used when frames come back. Frames without a face, or whose result is not finite,
-    are yielded as they came. track: the faces of all source frames, when known, instead of models.locator.
-    Memory: one batch of frames and CACHE_BYTES. Raises MuseTalkError when no frame has a face, unless
-    settings.allow_no_face.
+    Output frame i shows source frame source_index(i) with the mouth of tokens i. Frames without a face, or whose
+    result is not finite, are yielded as they came. A source frame that comes back later is located, encoded and
+    parsed once while it stays in the cache. track: the faces of all source frames, when known, instead of
+    models.locator. Memory: one batch of frames and CACHE_BYTES. Raises MuseTalkError when no frame has a face,
+    unless settings.allow_no_face.
     """
     report = Report() if report is None else report
     if track is not None and len(track) != len(source):

@@ -13,16 +13,16 @@ from typing import Any
 import torch
 
 from . import __version__
-from .audio_features import StreamingFeatures
+from .audio_features import AudioEncoder, StreamingFeatures
 from .engine import Engine
 from .errors import MuseTalkError
 from .faces.locator import FaceLocator
 from .faces.track import FaceTrack
 from .faces.track_file import load_track, save_track
-from .media.audio import AudioFile, mono16k_blocks
+from .media.audio import AudioFile, AudioSource, mono16k_blocks
 from .media.source import FrameSource, open_source
-from .media.video_writer import VideoWriter
-from .pipeline import Report, lip_sync
+from .media.video_writer import PixelFormat, VideoWriter
+from .pipeline import Models, Report, lip_sync
 from .settings import LipSyncSettings
 from .timeline import output_count, rational_fps
 
@@ -37,8 +37,8 @@ Progress = Callable[[int, int], None]
 class Task:
     """One video to make. audio None: the video's own sound. fps None: the video's own rate, 25 for pictures.
 
-    crf: x264 quality, 0 lossless to 51 worst. overwrite: replace an existing output. save_track: write the faces
-    to `track_file` beside the output; use_track: read them from there instead of detecting.
+    crf and pixel_format: see VideoWriter. overwrite: replace an existing output. save_track: write the faces to
+    `track_file` beside the output; use_track: read them from there instead of detecting.
     """
 
     video: Path
@@ -47,6 +47,7 @@ class Task:
     fps: Fraction | None = None
     settings: LipSyncSettings = field(default_factory=LipSyncSettings)
     crf: int = 18
+    pixel_format: PixelFormat = "yuv420p"
     overwrite: bool = False
     save_track: bool = False
     use_track: bool = False
@@ -65,38 +66,81 @@ def run_task(task: Task, engine: Engine, progress: Progress | None = None) -> Re
         raise MuseTalkError(f"The output {task.output} exists already; choose another name or give --overwrite.")
     audio = AudioFile(task.audio or task.video)
     source = open_source(task.video, task.fps)
-    fps = rational_fps(source.fps if task.fps is None else task.fps)
-    settings = task.settings
-    count = output_count(audio.seconds, fps, len(source), source.fps, settings.mode)
-    samples = -(-audio.samples * AUDIO_RATE // audio.sample_rate)
-    tokens = StreamingFeatures(
-        engine.audio_encoder,
+    models = engine.models(task.settings)
+    track = _track(task, source, models.locator)
+    video = LipSyncVideo(source, audio, task.fps, engine.audio_encoder, models, task.settings, engine.version, track)
+    return video.write(task.output, task.crf, task.pixel_format, task.overwrite, progress)
+
+
+@dataclass(frozen=True)
+class LipSyncVideo:
+    """Frames and sound that become a lip-synced video.
+
+    fps: frames/s of the result, None for the source's. models and audio_encoder: on their devices. version: whose
+    weights they are, for the result's comment. track: the faces of all source frames, when known.
+    """
+
+    source: FrameSource
+    audio: AudioSource
+    fps: Fraction | None
+    audio_encoder: AudioEncoder
+    models: Models
+    settings: LipSyncSettings
+    version: str
+    track: FaceTrack | None = None
+
+    def write(
+        self,
+        output: Path,
+        crf: int = 18,
+        pixel_format: PixelFormat = "yuv420p",
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> Report:
+        """Make the video file, frame by frame in memory that does not grow with its length; see VideoWriter.
+
+        progress(done, total) is called after every frame. The output appears only when it is whole. Raises
+        MuseTalkError for sound shorter than a frame, for a source without a face, and for what VideoWriter refuses.
+        """
+        source, audio, settings = self.source, self.audio, self.settings
+        fps = rational_fps(source.fps if self.fps is None else self.fps)
+        count = output_count(audio.seconds, fps, len(source), source.fps, settings.mode)
+        report = Report()
+        tokens = stream_tokens(self.audio_encoder, audio, fps, settings)
+        frames = lip_sync(source, tokens, count, self.models, settings, report, self.track)
+        cut = count / fps if settings.mode == "trim" else None
+        with VideoWriter(
+            output, fps, source.size, audio, cut, crf, "medium", self._tags(), overwrite, pixel_format
+        ) as writer:
+            for done, frame in enumerate(frames, 1):
+                writer.write(frame)
+                if progress is not None:
+                    progress(done, count)
+        return report
+
+    def _tags(self) -> dict[str, str]:
+        """The source's tags, with a comment that says how this video was made and what the source's comment was."""
+        made_by = {"made_by": f"musetalk-suite {__version__}", "version": self.version, **self.settings.as_dict()}
+        tags = dict(self.source.tags)
+        for key in [key for key in tags if key.lower() == "comment"]:
+            made_by["source_comment"] = tags.pop(key)
+        return {**tags, "comment": json.dumps(made_by)}
+
+
+def stream_tokens(
+    encoder: AudioEncoder, audio: AudioSource, fps: Fraction, settings: LipSyncSettings
+) -> StreamingFeatures:
+    """The tokens of a sound, read and encoded as far as they are asked for."""
+    return StreamingFeatures(
+        encoder,
         lambda: mono16k_blocks(audio),
-        samples,
+        -(-audio.samples * AUDIO_RATE // audio.sample_rate),
         audio.seconds,
         fps,
         settings.audio_padding_left,
         settings.audio_padding_right,
         settings.segmentation,
     )
-    models = engine.models(settings)
-    track = _track(task, source, models.locator)
-    report = Report()
-    frames = lip_sync(source, tokens, count, models, settings, report, track)
-    cut = count / fps if settings.mode == "trim" else None
-    with VideoWriter(
-        task.output, fps, source.size, audio, cut, task.crf, metadata=_metadata(task, engine), overwrite=task.overwrite
-    ) as writer:
-        for done, frame in enumerate(frames, 1):
-            writer.write(frame)
-            if progress is not None:
-                progress(done, count)
-    return report
-
-
-def _metadata(task: Task, engine: Engine) -> dict[str, str]:
-    made_by = {"made_by": f"musetalk-suite {__version__}", "version": engine.version, **task.settings.as_dict()}
-    return {"comment": json.dumps(made_by)}
 
 
 def _track(task: Task, source: FrameSource, locator: FaceLocator) -> FaceTrack | None:

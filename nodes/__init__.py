@@ -8,7 +8,9 @@ from .faces import MuseTalkFaceDetectAndCrop
 from .frames import MuseTalkMatchFrames
 from .latents import MuseTalkVAEDecode, MuseTalkVAEEncodeMasked
 from .lipsync import MuseTalkLipSync
+from .lipsync_video import MuseTalkLipSyncVideo
 from .loaders import LoadMuseTalkModels, register_model_folder
+from .preview import MuseTalkPreviewFrame
 from .unet import MuseTalkUNetStep
 
 
@@ -27,4 +29,6 @@ class MuseTalkSuite(ComfyExtension):
             MuseTalkVAEDecode,
             MuseTalkBlendFaceParsing,
             MuseTalkLipSync,
+            MuseTalkLipSyncVideo,
+            MuseTalkPreviewFrame,
         ]

@@ -28,6 +28,54 @@ from .sockets import (
 from .unet import MODEL_TOOLTIP
 
 
+def model_inputs() -> list[io.Input]:
+    """The four parts that Load MuseTalk Models gives."""
+    return [
+        MuseTalkModel.Input("model", tooltip=MODEL_TOOLTIP),
+        io.Vae.Input("vae", tooltip="The VAE of Load MuseTalk Models, or your own sd-vae-ft-mse."),
+        MuseTalkAudioEncoder.Input("audio_encoder", tooltip=AUDIO_ENCODER_TOOLTIP),
+        MuseTalkFaceModels.Input("face_models", tooltip=FACE_MODELS_TOOLTIP),
+    ]
+
+
+def setting_inputs() -> list[io.Input]:
+    """Every setting of the chain besides the frame rate."""
+    return [
+        io.Combo.Input("mode", options=list(MATCH_MODES), default="ping-pong", tooltip=MODE_TOOLTIP),
+        *face_inputs(),
+        *mask_inputs(),
+        *audio_inputs(),
+        batch_input(),
+    ]
+
+
+def decode_vae_input() -> io.Input:
+    """The optional second VAE."""
+    return io.Vae.Input(
+        "decode_vae",
+        optional=True,
+        tooltip="Decodes the generated faces instead of vae: a TAESD from core Load VAE is several times "
+        "faster and a little softer. Leave it unconnected for vae.",
+    )
+
+
+def loaded_models(model, vae, decode_vae, audio_encoder, face_models, settings: LipSyncSettings) -> Models:
+    """The networks of the chain from the nodes' inputs, all on their devices: they take turns in every batch."""
+    codec = ComfyCodec(vae)
+    models = Models(
+        codec=codec,
+        decode_codec=codec if decode_vae is None else ComfyCodec(decode_vae),
+        generator=model.generator,
+        locator=FaceLocator(face_models.detector, settings.bbox_shift, settings.extra_margin, settings.face),
+        masker=Masker(face_models.parser, settings.mask),
+    )
+    codecs = {models.codec, models.decode_codec}
+    patchers = [model.patcher, audio_encoder.patcher, *face_models.patchers, *(codec.patcher for codec in codecs)]
+    size = settings.batch_size
+    load_on_device(patchers, max(model.memory(size), *(codec.memory(size) for codec in codecs), SMALL_NET_BYTES))
+    return models
+
+
 class MuseTalkLipSync(io.ComfyNode):
     """Frames and audio in, speaking frames out."""
 
@@ -41,21 +89,9 @@ class MuseTalkLipSync(io.ComfyNode):
             "and works on every source frame only once, however often it is shown.",
             inputs=[
                 *time_inputs(),
-                MuseTalkModel.Input("model", tooltip=MODEL_TOOLTIP),
-                io.Vae.Input("vae", tooltip="The VAE of Load MuseTalk Models, or your own sd-vae-ft-mse."),
-                MuseTalkAudioEncoder.Input("audio_encoder", tooltip=AUDIO_ENCODER_TOOLTIP),
-                MuseTalkFaceModels.Input("face_models", tooltip=FACE_MODELS_TOOLTIP),
-                io.Combo.Input("mode", options=list(MATCH_MODES), default="ping-pong", tooltip=MODE_TOOLTIP),
-                *face_inputs(),
-                *mask_inputs(),
-                *audio_inputs(),
-                batch_input(),
-                io.Vae.Input(
-                    "decode_vae",
-                    optional=True,
-                    tooltip="Decodes the generated faces instead of vae: a TAESD from core Load VAE is several times "
-                    "faster and a little softer. Leave it unconnected for vae.",
-                ),
+                *model_inputs(),
+                *setting_inputs(),
+                decode_vae_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The finished frames, as many as the audio needs."),
@@ -108,40 +144,12 @@ class MuseTalkLipSync(io.ComfyNode):
         sound = audio_source(audio)
         count = output_count(sound.seconds, rate, len(source), source_rate, mode)
         result = new_frames(count, images)
-        features = _features(sound, rate, audio_encoder, settings)
-        codec = ComfyCodec(vae)
-        models = Models(
-            codec=codec,
-            decode_codec=codec if decode_vae is None else ComfyCodec(decode_vae),
-            generator=model.generator,
-            locator=FaceLocator(face_models.detector, bbox_shift, extra_margin, face),
-            masker=Masker(face_models.parser, settings.mask),
-        )
-        _load(models, model, face_models, batch_size)
+        models = loaded_models(model, vae, decode_vae, audio_encoder, face_models, settings)
+        paddings = audio_padding_left, audio_padding_right
+        features = extract_features(audio_encoder.encoder, mono16k(sound), sound.seconds, rate, *paddings, segmentation)
         report = Report()
         progress = comfy.utils.ProgressBar(count)
         for i, frame in enumerate(lip_sync(source, features, count, models, settings, report)):
             result[i] = frame
             progress.update(1)
         return io.NodeOutput(result, float(rate), report.text())
-
-
-def _features(sound, rate, audio_encoder, settings):
-    load_on_device([audio_encoder.patcher], SMALL_NET_BYTES)
-    return extract_features(
-        audio_encoder.encoder,
-        mono16k(sound),
-        sound.seconds,
-        rate,
-        settings.audio_padding_left,
-        settings.audio_padding_right,
-        settings.segmentation,
-    )
-
-
-def _load(models, model, face_models, batch_size):
-    """All networks of the loop at once: they take turns in every batch."""
-    codecs = {models.codec, models.decode_codec}
-    patchers = [model.patcher, *face_models.patchers, *(codec.patcher for codec in codecs)]
-    memory = max(model.memory(batch_size), *(codec.memory(batch_size) for codec in codecs), SMALL_NET_BYTES)
-    load_on_device(patchers, memory)

@@ -84,6 +84,7 @@ def new_frames(count: int, like: torch.Tensor) -> torch.Tensor:
     if needed > free:
         raise MuseTalkError(
             f"The result of {count} frames of {width}x{height} needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB "
-            "of memory are free; shorten the audio, lower the frame rate or scale the frames down."
+            "of memory are free; use Lip Sync Video (MuseTalk), which holds no frames, or shorten the audio, lower the "
+            "frame rate or scale the frames down."
         )
     return torch.empty((count, height, width, 3), dtype=like.dtype, device=device)

@@ -14,14 +14,15 @@ import json
 import sys
 import time
 import uuid
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-
-class WorkflowError(Exception):
-    """The server refused the workflow or a node failed; one message for the user."""
+from musetalk_core.errors import MuseTalkError
+from musetalk_core.remote.comfy_api import ComfyApi, ServerLost, session
+from musetalk_core.remote.results import saved_files
 
 
 class Progress:
@@ -44,68 +45,39 @@ class Progress:
 
 async def run_workflow(url: str, workflow: dict[str, Any], folder: Path) -> list[Path]:
     """Run `workflow` to its end and return the files it saved, fetched into `folder`."""
-    client = uuid.uuid4().hex
-    async with aiohttp.ClientSession(url, trust_env=False) as session:
-        async with session.ws_connect(f"/ws?clientId={client}", max_msg_size=0) as events:
-            prompt = await _queue(session, workflow, client)
-            await _follow(events, prompt, Progress(workflow))
-        outputs = await _outputs(session, prompt)
+    client, prompt = uuid.uuid4().hex, str(uuid.uuid4())
+    async with session() as connections:
+        api = ComfyApi(url, connections)
+        async with api.events(client) as events:
+            await api.queue(workflow, prompt, client)
+            await _show(events, prompt, Progress(workflow))
+        ending = await api.history(prompt)
+        if ending is None:
+            raise ServerLost("the server closed the connection before the workflow ended")
+        if ending.error:
+            raise MuseTalkError(ending.error)
         folder.mkdir(parents=True, exist_ok=True)
-        return [await _fetch(session, entry, folder) for entry in outputs]
+        files = []
+        for entry in saved_files(ending.outputs):
+            files.append(folder / Path(entry["filename"]).name)
+            await api.download(entry, files[-1])
+        return files
 
 
-async def _queue(session: aiohttp.ClientSession, workflow: dict[str, Any], client: str) -> str:
-    async with session.post("/prompt", json={"prompt": workflow, "client_id": client}) as reply:
-        answer = await reply.json()
-    if reply.status != 200:
-        raise WorkflowError(f"the server refused the workflow:\n{json.dumps(answer, indent=1)}")
-    return answer["prompt_id"]
-
-
-async def _follow(events: aiohttp.ClientWebSocketResponse, prompt: str, progress: Progress) -> None:
-    async for message in events:
-        if message.type is not aiohttp.WSMsgType.TEXT:
-            continue  # previews are binary
-        event = json.loads(message.data)
-        data = event.get("data", {})
+async def _show(events: AsyncIterator[dict[str, Any]], prompt: str, progress: Progress) -> None:
+    """Until the prompt is over and in the history, or the connection ends."""
+    async for event in events:
+        data = event["data"]
         if data.get("prompt_id") != prompt:
             continue
-        if event["type"] == "executing" and data.get("node"):
+        if event["type"] == "executing":
+            if data["node"] is None:
+                return
             progress.begins(data["node"])
         elif event["type"] == "progress":
             progress.at(data["node"], data["value"], data["max"])
-        elif event["type"] == "execution_success":
-            return
-        elif event["type"] == "execution_interrupted":
-            raise WorkflowError("the workflow was interrupted")
         elif event["type"] == "execution_error":
-            trace = "".join(data.get("traceback", []))
-            raise WorkflowError(f"{data['node_type']} failed: {data['exception_message']}\n{trace}")
-    raise WorkflowError("the server closed the connection before the workflow ended")
-
-
-async def _outputs(session: aiohttp.ClientSession, prompt: str) -> list[dict[str, str]]:
-    history: dict[str, Any] = {}
-    while prompt not in history:  # success is announced a little before the history has it
-        await asyncio.sleep(0.1)
-        async with session.get(f"/history/{prompt}") as reply:
-            history = await reply.json()
-    return [
-        entry
-        for node in history[prompt]["outputs"].values()
-        for entries in node.values()
-        for entry in entries
-        if isinstance(entry, dict) and entry.get("type") == "output"
-    ]
-
-
-async def _fetch(session: aiohttp.ClientSession, entry: dict[str, str], folder: Path) -> Path:
-    async with session.get("/view", params=entry) as reply:
-        reply.raise_for_status()
-        data = await reply.read()
-    path = folder / Path(entry["filename"]).name
-    path.write_bytes(data)
-    return path
+            print("".join(data.get("traceback", [])), file=sys.stderr)
 
 
 def main() -> int:
@@ -123,7 +95,7 @@ def main() -> int:
     except TimeoutError:
         print(f"run_workflow: error: not done after {args.timeout:g} s", file=sys.stderr)
         return 1
-    except (WorkflowError, aiohttp.ClientError, OSError, ValueError) as error:
+    except (MuseTalkError, ServerLost, OSError, ValueError) as error:
         print(f"run_workflow: error: {error}", file=sys.stderr)
         return 1
     seconds = round(time.monotonic() - started, 1)

@@ -20,6 +20,7 @@ UI_WORKFLOWS = sorted(WORKFLOWS.glob("*.json"))
 TITLE_HEIGHT = 30
 
 MODEL, ENCODER, FACES = "MUSETALK_MODEL", "MUSETALK_AUDIO_ENCODER", "MUSETALK_FACE_MODELS"
+PARTS = {"model": MODEL, "vae": "VAE", "audio_encoder": ENCODER, "face_models": FACES}
 SOCKETS = {
     "LoadMuseTalkModels": ({}, [MODEL, "VAE", ENCODER, FACES]),
     "MuseTalkMatchFrames": ({"images": "IMAGE", "audio": "AUDIO"}, ["IMAGE", "FLOAT"]),
@@ -52,6 +53,14 @@ SOCKETS = {
             "decode_vae": "VAE",
         },
         ["IMAGE", "FLOAT", "STRING"],
+    ),
+    "MuseTalkLipSyncVideo": (
+        {"video": "VIDEO", **PARTS, "audio": "AUDIO", "decode_vae": "VAE"},
+        ["VIDEO", "STRING"],
+    ),
+    "MuseTalkPreviewFrame": (
+        {**PARTS, "images": "IMAGE", "video": "VIDEO", "audio": "AUDIO", "decode_vae": "VAE"},
+        ["IMAGE", "IMAGE", "STRING"],
     ),
 }
 

@@ -82,10 +82,18 @@ def test_containers_give_every_frame_in_any_order(tmp_path, name, codec, pix_fmt
         assert numbers(reader, order) == order
 
 
-def test_ping_pong_over_one_long_group_holds_a_bounded_number(tmp_path):
-    path = write_video(tmp_path / "long.mp4", 300, options={"g": "250", "keyint_min": "250", "sc_threshold": "0"})
-    held_bytes = 16 * 64 * 96
-    with VideoReader(path) as forward, VideoReader(path, held_bytes) as reader:
+LONG_GROUPS = {"g": "250", "keyint_min": "250", "sc_threshold": "0"}
+
+
+def picture_bytes(path):
+    """Bytes of one decoded picture."""
+    with av.open(str(path)) as container:
+        return sum(plane.buffer_size for plane in next(container.decode(video=0)).planes)
+
+
+def test_ping_pong_over_long_groups_is_right_in_bounded_memory(tmp_path):
+    path = write_video(tmp_path / "long.mp4", 300, options=LONG_GROUPS)
+    with VideoReader(path) as forward, VideoReader(path, 16 * picture_bytes(path)) as reader:
         expected = [frame.clone() for frame in forward.read(range(300))]
         assert forward.held_frames <= 2
         most = 0
@@ -93,8 +101,23 @@ def test_ping_pong_over_one_long_group_holds_a_bounded_number(tmp_path):
         for i, frame in zip(order, reader.read(order), strict=True):
             assert torch.equal(frame, expected[i])
             most = max(most, reader.held_frames)
-        assert 2 < most <= 16
+        assert 2 < most <= 4 * 16
         assert [number(frame) for frame in expected] == list(range(300))
+
+
+# Two groups of 250. All held: each once. A third, 84, held: 250 + 166 + 82. At most 4 * 10 held: 250 + 210 + ... + 10.
+@pytest.mark.parametrize("fit, held, decoded", [(250, 250, 250), (84, 84, 498), (21, 84, 498), (10, 40, 910)])
+def test_reading_backward_decodes_each_picture_a_bounded_number_of_times(tmp_path, fit, held, decoded):
+    path = write_video(tmp_path / "long.mp4", 500, options=LONG_GROUPS)
+    with VideoReader(path, fit * picture_bytes(path)) as reader:
+        assert numbers(reader, range(500)) == list(range(500))
+        assert reader.decoded <= 502  # the first picture also tells the size
+        before, most = reader.decoded, 0
+        for i, frame in zip(range(499, -1, -1), reader.read(range(499, -1, -1)), strict=True):
+            assert number(frame) == i
+            most = max(most, reader.held_frames)
+        assert most <= held
+        assert reader.decoded - before <= 2 * decoded
 
 
 def test_read_is_lazy_and_checks_its_indices(tmp_path):
@@ -345,6 +368,20 @@ def test_tensor_frames():
             TensorFrames(torch.zeros(shape), Fraction(30))
     with pytest.raises(IndexError):
         list(source.read([-1]))
+
+
+def test_what_a_file_says_about_its_film_is_read_and_its_making_is_not(tmp_path):
+    said = {"title": "Täter", "artist": "N. N.", "comment": "take 3", "mood": "calm"}
+    made = {"workflow": "{}", "prompt": "{}", "creation_time": "2020-01-02T03:04:05Z"}
+    for name in ("a.mp4", "a.mkv"):
+        path = tmp_path / name
+        with av.open(str(path), "w", options={"movflags": "use_metadata_tags"} if name == "a.mp4" else {}) as container:
+            container.metadata.update({**said, **made})
+            stream = container.add_stream("libx264", rate=25)
+            stream.width = stream.height = 64
+            container.mux([*stream.encode(av.VideoFrame.from_ndarray(numbered(1), "rgb24")), *stream.encode(None)])
+        assert {key.lower(): value for key, value in VideoReader(path).tags.items()} == said
+    assert TensorFrames(torch.zeros(1, 2, 2, 3), Fraction(25)).tags == {}
 
 
 def test_a_closed_reader_releases_its_file(tmp_path):

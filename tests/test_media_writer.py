@@ -180,6 +180,60 @@ def test_colours_are_converted_as_tagged(tmp_path, size, tag, weights):
         assert np.abs(read[9, 9].numpy().astype(int) - [red, green, blue]).max() <= 3
 
 
+PIXEL_FORMATS = {
+    "yuv420p": (8, 2, 2),
+    "yuv422p": (8, 1, 2),
+    "yuv444p": (8, 1, 1),
+    "yuv420p10le": (10, 2, 2),
+    "yuv422p10le": (10, 1, 2),
+    "yuv444p10le": (10, 1, 1),
+}
+
+
+@pytest.mark.parametrize("name", PIXEL_FORMATS)
+@pytest.mark.parametrize("crf", [1, 18])
+def test_pixel_formats_are_really_written(tmp_path, name, crf):
+    """Planes of a picture red above and blue below, by BT.601's weights in limited range of 8 or 10 bits."""
+    bits, rows, columns = PIXEL_FORMATS[name]
+    frame = torch.zeros(64, 64, 3, dtype=torch.uint8)
+    frame[:32, :, 0] = frame[32:, :, 2] = 200
+    path = write(tmp_path / "p.mp4", [frame] * 3, crf=crf, pixel_format=name)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.name == "h264"
+        pictures = list(container.decode(video=0))
+    assert [picture.format.name for picture in pictures] == [name] * 3
+    for (red, blue), top in (((200, 0), True), ((0, 200), False)):
+        y = 0.299 * red + 0.114 * blue
+        expected = [16 + y * 219 / 255, *(128 + c * 224 / 255 for c in ((blue - y) / 1.772, (red - y) / 1.402))]
+        for plane, value, step in zip(
+            pictures[-1].planes, expected, [(1, 1), (rows, columns), (rows, columns)], strict=True
+        ):
+            assert (plane.height, plane.width) == (64 // step[0], 64 // step[1])
+            samples = np.frombuffer(plane, np.uint16 if bits > 8 else np.uint8).reshape(plane.height, -1)
+            middle = samples[plane.height // (4 if top else 1) - 2 * (not top), plane.width // 2]
+            assert abs(middle / 2 ** (bits - 8) - value) <= 1.5
+    reader = VideoReader(path)
+    (read,) = reader.read([1])
+    assert np.abs(read[8, 8].numpy().astype(int) - [200, 0, 0]).max() <= 4
+    assert np.abs(read[56, 56].numpy().astype(int) - [0, 0, 200]).max() <= 4
+
+
+def test_ten_bits_and_full_colour_keep_more_of_a_picture(tmp_path):
+    """At the same crf: a smooth ramp of colours comes back nearer from 10 bits, single coloured columns from 4:4:4."""
+    x = torch.arange(128)
+    ramp = torch.stack([x * 2, 255 - x * 2, x], -1).expand(64, 128, 3).byte()
+    columns = torch.where((x % 2 == 0)[:, None], torch.tensor([200, 40, 40]), torch.tensor([40, 40, 200]))
+    columns = columns.expand(64, 128, 3).byte()
+
+    def lost(frame, name):
+        path = write(tmp_path / "l.mp4", [frame] * 3, crf=1, pixel_format=name, overwrite=True)
+        (read,) = VideoReader(path).read([1])
+        return float((read.float() - frame.float()).abs().mean())
+
+    assert lost(ramp, "yuv444p10le") < lost(ramp, "yuv444p")
+    assert lost(columns, "yuv444p") < 0.2 * lost(columns, "yuv420p")
+
+
 def test_settings_reach_the_encoder_and_metadata_the_file(tmp_path):
     rng = np.random.default_rng(0)
     frames = [torch.from_numpy(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(10)]
@@ -239,7 +293,11 @@ def test_no_failure_leaves_a_file(tmp_path):
         write(tmp_path / "a.mp4", [gray(1)] * 200, audio=sound)
     with pytest.raises(MuseTalkError, match="broke off"):
         write(tmp_path / "a.mp4", [gray(1)], audio=sound)
-    for options, word in [({"crf": 99}, "crf is 99"), ({"preset": "no such"}, r"a\.mp4")]:
+    for options, word in [
+        ({"crf": 99}, "crf is 99"),
+        ({"preset": "no such"}, r"a\.mp4"),
+        ({"pixel_format": "rgb24"}, "'rgb24' is unknown; choose yuv420p"),
+    ]:
         with pytest.raises(MuseTalkError, match=word):
             write(tmp_path / "a.mp4", [gray(1)], **options)
     assert list(tmp_path.iterdir()) == []

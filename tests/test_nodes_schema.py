@@ -20,6 +20,8 @@ NODE_IDS = [
     "MuseTalkVAEDecode",
     "MuseTalkBlendFaceParsing",
     "MuseTalkLipSync",
+    "MuseTalkLipSyncVideo",
+    "MuseTalkPreviewFrame",
 ]
 
 

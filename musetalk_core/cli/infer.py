@@ -8,8 +8,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..engine import PRECISIONS, VERSIONS, WeightChoice, choose_device, choose_dtype, load_engine
+from ..engine import PRECISIONS, VERSIONS, Engine, WeightChoice, choose_device, choose_dtype, load_engine
 from ..errors import MuseTalkError
+from ..media.video_writer import PIXEL_FORMATS
 from ..settings import FACE_CHOICES, PARSING_MODES, SEGMENTATIONS, LipSyncSettings, MaskSettings
 from ..tasks import Task, output_path, read_tasks, run_task
 from ..timeline import MATCH_MODES, rational_fps
@@ -23,75 +24,71 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser("infer", help="lip-sync a video, a picture or a folder of pictures to an audio file")
     parser.set_defaults(run=run)
     _add_files(parser.add_argument_group("input and output"))
-    _add_weights(parser.add_argument_group("weights and device"))
-    _add_settings(parser.add_argument_group("face, audio and blending"))
+    add_weights(parser.add_argument_group("weights and device"))
+    add_settings(parser.add_argument_group("face, audio and blending"))
 
 
-def _option(group: Any, name: str, **kwargs: Any) -> None:
+def option(group: Any, name: str, **kwargs: Any) -> None:
+    """Add --name; with underscores for dashes, as upstream writes it, it is the same."""
     names = [f"--{name}"] + ([f"--{name.replace('-', '_')}"] if "-" in name else [])
     group.add_argument(*names, **kwargs)
 
 
 def _add_files(group: Any) -> None:
-    _option(group, "video", type=Path, help="video file, picture, or folder of pictures")
-    _option(group, "audio", type=Path, help="any audio or video file; default: the video's own sound")
-    _option(group, "output", type=Path, help="the mp4 to write; default: <result-dir>/<version>/<video>_<audio>.mp4")
-    _option(group, "inference-config", type=Path, help="YAML or JSON file with several tasks, instead of --video")
-    _option(group, "result-dir", type=Path, default=Path("results"), help="folder of results without --output")
-    _option(group, "output-vid-name", help="file name in the result folder, instead of the default one")
-    _option(group, "fps", help="output frames/s, 1 to 120, also 30000/1001; default: the video's own, 25 for pictures")
-    _option(group, "crf", type=int, default=18, help="x264 quality: 0 lossless, 18 visually lossless, 51 worst")
-    _option(group, "overwrite", action="store_true", help="replace an existing output")
-    _option(group, "saved-coord", action="store_true", help="save the faces found as <output>.track.json")
-    _option(
-        group, "use-saved-coord", action="store_true", help="read the faces from <output>.track.json when it exists"
-    )
+    option(group, "video", type=Path, help="video file, picture, or folder of pictures")
+    option(group, "audio", type=Path, help="any audio or video file; default: the video's own sound")
+    option(group, "output", type=Path, help="the mp4 to write; default: <result-dir>/<version>/<video>_<audio>.mp4")
+    option(group, "inference-config", type=Path, help="YAML or JSON file with several tasks, instead of --video")
+    option(group, "result-dir", type=Path, default=Path("results"), help="folder of results without --output")
+    option(group, "output-vid-name", help="file name in the result folder, instead of the default one")
+    option(group, "fps", help="output frames/s, 1 to 120, also 30000/1001; default: the video's own, 25 for pictures")
+    option(group, "crf", type=int, default=18, help="x264 quality: 0 lossless, 18 visually lossless, 51 worst")
+    option(group, "pixel-format", default="yuv420p", choices=PIXEL_FORMATS, help="yuv420p plays everywhere")
+    option(group, "overwrite", action="store_true", help="replace an existing output")
+    option(group, "saved-coord", action="store_true", help="save the faces found as <output>.track.json")
+    option(group, "use-saved-coord", action="store_true", help="read the faces from <output>.track.json when it exists")
 
 
-def _add_weights(group: Any) -> None:
-    _option(group, "version", default="v1.5", choices=[*VERSIONS, *UPSTREAM_VERSIONS], help="default: v1.5")
-    _option(group, "models", type=Path, help="folder of the weights; default: ./models or ComfyUI's")
-    _option(group, "unet-model-path", type=Path, help="own UNet file (.pth, .bin, .safetensors)")
-    _option(group, "unet-config", type=Path, help="upstream's musetalk.json: checked against what the file holds")
-    _option(group, "vae-type", help="own VAE file or folder, or its name in the models folder (sd-vae)")
-    _option(group, "whisper-dir", type=Path, help="own Whisper folder or file (also OpenAI's tiny.pt)")
-    _option(group, "device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+def add_weights(group: Any) -> None:
+    """Add what `load` reads."""
+    option(group, "version", default="v1.5", choices=[*VERSIONS, *UPSTREAM_VERSIONS], help="default: v1.5")
+    option(group, "models", type=Path, help="folder of the weights; default: ./models or ComfyUI's")
+    option(group, "unet-model-path", type=Path, help="own UNet file (.pth, .bin, .safetensors)")
+    option(group, "unet-config", type=Path, help="upstream's musetalk.json: checked against what the file holds")
+    option(group, "vae-type", help="own VAE file or folder, or its name in the models folder (sd-vae)")
+    option(group, "whisper-dir", type=Path, help="own Whisper folder or file (also OpenAI's tiny.pt)")
+    option(group, "device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     precision = group.add_mutually_exclusive_group()
-    _option(precision, "precision", default="auto", choices=PRECISIONS, help="auto: fp16 on a GPU, else fp32")
-    _option(precision, "use-float16", dest="precision", action="store_const", const="fp16", help="same as fp16")
+    option(precision, "precision", default="auto", choices=PRECISIONS, help="auto: fp16 on a GPU, else fp32")
+    option(precision, "use-float16", dest="precision", action="store_const", const="fp16", help="same as fp16")
 
 
-def _add_settings(group: Any) -> None:
-    _option(group, "bbox-shift", type=int, help="pixels; positive opens the mouth more; ignored by v1.5 upstream (0)")
-    _option(group, "extra-margin", type=int, help="pixels added below the chin; v1.5: 10, v1.0: 0")
-    _option(group, "face", choices=FACE_CHOICES, help="which face when there are several")
-    _option(group, "mode", choices=MATCH_MODES, help="what to show when the audio is longer than the video")
-    _option(group, "segmentation", choices=SEGMENTATIONS, help="audio over 30 s: overlapping windows or hard cuts")
-    _option(group, "audio-padding-length-left", dest="audio_padding_left", type=int, help="past context, 1/25 s each")
-    _option(group, "audio-padding-length-right", dest="audio_padding_right", type=int, help="future context, 1/25 s")
-    _option(group, "batch-size", type=int, help="frames in one pass; 8 is a good start")
-    _option(group, "parsing-mode", choices=PARSING_MODES, help="region replaced; v1.5: jaw, v1.0: raw")
-    _option(group, "left-cheek-width", type=int, help="pixels of the 512-pixel face picture, 20 to 160 are useful")
-    _option(group, "right-cheek-width", type=int, help="as left-cheek-width")
-    _option(group, "expand", type=float, help="side of the parsed square relative to the face box; 1.5")
-    _option(group, "blur", type=float, help="mask blur as a share of that square; 0.05, avatars 0.1, 0 none")
-    _option(group, "upper-boundary-ratio", type=float, help="share of the square kept from the top; 0.5")
-    _option(group, "allow-no-face", action="store_const", const=True, help="pass a clip without faces through")
+def add_settings(group: Any) -> None:
+    """Add what `settings_of` reads."""
+    option(group, "bbox-shift", type=int, help="pixels; positive opens the mouth more; ignored by v1.5 upstream (0)")
+    option(group, "extra-margin", type=int, help="pixels added below the chin; v1.5: 10, v1.0: 0")
+    option(group, "face", choices=FACE_CHOICES, help="which face when there are several")
+    option(group, "mode", choices=MATCH_MODES, help="what to show when the audio is longer than the video")
+    option(group, "segmentation", choices=SEGMENTATIONS, help="audio over 30 s: overlapping windows or hard cuts")
+    option(group, "audio-padding-length-left", dest="audio_padding_left", type=int, help="past context, 1/25 s each")
+    option(group, "audio-padding-length-right", dest="audio_padding_right", type=int, help="future context, 1/25 s")
+    option(group, "batch-size", type=int, help="frames in one pass; 8 is a good start")
+    option(group, "parsing-mode", choices=PARSING_MODES, help="region replaced; v1.5: jaw, v1.0: raw")
+    option(group, "left-cheek-width", type=int, help="pixels of the 512-pixel face picture, 20 to 160 are useful")
+    option(group, "right-cheek-width", type=int, help="as left-cheek-width")
+    option(group, "expand", type=float, help="side of the parsed square relative to the face box; 1.5")
+    option(group, "blur", type=float, help="mask blur as a share of that square; 0.05, avatars 0.1, 0 none")
+    option(group, "upper-boundary-ratio", type=float, help="share of the square kept from the top; 0.5")
+    option(group, "allow-no-face", action="store_const", const=True, help="pass a clip without faces through")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the tasks of the arguments one after the other; 0 when all succeeded, else 1."""
-    version = UPSTREAM_VERSIONS.get(args.version, args.version)
-    tasks = _tasks(args, version)
+    tasks = _tasks(args)
     for task in tasks:
         if task.use_track and task.save_track:
             raise MuseTalkError("Give --saved-coord to save faces or --use-saved-coord to read them, not both.")
-    device = choose_device(args.device)
-    folders = ModelFolders.default(args.models)
-    choice = WeightChoice(
-        version, args.unet_model_path, args.unet_config, _vae(args.vae_type, folders), args.whisper_dir
-    )
-    engine = load_engine(choice, folders, device, choose_dtype(args.precision, device))
+    engine = load(args)
     failed = 0
     for task in tasks:
         if not args.output:
@@ -108,16 +105,35 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _tasks(args: argparse.Namespace, version: str) -> list[Task]:
+def load(args: argparse.Namespace) -> Engine:
+    """The networks that the arguments of add_weights ask for."""
+    device = choose_device(args.device)
+    folders = ModelFolders.default(args.models)
+    vae = _vae(args.vae_type, folders)
+    choice = WeightChoice(_version(args), args.unet_model_path, args.unet_config, vae, args.whisper_dir)
+    return load_engine(choice, folders, device, choose_dtype(args.precision, device))
+
+
+def settings_of(args: argparse.Namespace) -> LipSyncSettings:
+    """The version's settings with those of the arguments."""
     names = [field.name for cls in (LipSyncSettings, MaskSettings) for field in fields(cls) if field.name != "mask"]
     changes = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+    return LipSyncSettings.for_version(_version(args), **changes)
+
+
+def _version(args: argparse.Namespace) -> str:
+    return UPSTREAM_VERSIONS.get(args.version, args.version)
+
+
+def _tasks(args: argparse.Namespace) -> list[Task]:
     base = Task(
         video=args.video or Path(),
         output=args.output or Path(),
         audio=args.audio,
         fps=rational_fps(args.fps) if args.fps else None,
-        settings=LipSyncSettings.for_version(version, **changes),
+        settings=settings_of(args),
         crf=args.crf,
+        pixel_format=args.pixel_format,
         overwrite=args.overwrite,
         save_track=args.saved_coord,
         use_track=args.use_saved_coord,
@@ -125,12 +141,12 @@ def _tasks(args: argparse.Namespace, version: str) -> list[Task]:
     if args.inference_config:
         if args.video or args.output:
             raise MuseTalkError("Give either --inference-config or --video and --output, not both.")
-        return read_tasks(args.inference_config, base, args.result_dir, version)
+        return read_tasks(args.inference_config, base, args.result_dir, _version(args))
     if not args.video:
         raise MuseTalkError("There is no input; give --video FILE or --inference-config FILE.")
     if args.output:
         return [base]
-    output = output_path(args.result_dir, version, args.video, args.audio, args.output_vid_name)
+    output = output_path(args.result_dir, _version(args), args.video, args.audio, args.output_vid_name)
     return [replace(base, output=output)]
 
 

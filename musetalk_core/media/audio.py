@@ -76,6 +76,12 @@ class AudioFile:
         return (block for block, _ in _sound(self.path))
 
 
+def has_sound(path: str | os.PathLike[str]) -> bool:
+    """Whether a media file has an audio track; raises MuseTalkError, naming the file, when it cannot be read."""
+    with open_input(path) as container:
+        return bool(container.streams.audio)
+
+
 class AudioArray:
     """Sound in memory: waveform (C,N) float32 -1..1 (NaN and infinities become 0), sample_rate in Hz."""
 

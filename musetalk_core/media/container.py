@@ -15,6 +15,19 @@ LIBRARY_ERROR: type[Exception] = av.error.ExternalError.__bases__[0]
 # Formats of the library that show text as a picture, or open other files.
 NOT_MEDIA = frozenset({"tty", "bin", "xbin", "adf", "idf", "hls", "dash", "concat"})
 MISSING_SECONDS = Fraction(1, 2)
+# Tags that tell how this very file was made, the graph that ComfyUI stores in its videos included.
+MAKING_TAGS = frozenset(
+    {
+        "major_brand",
+        "minor_version",
+        "compatible_brands",
+        "encoder",
+        "creation_time",
+        "duration",
+        "prompt",
+        "workflow",
+    }
+)
 
 
 def open_input(path: str | os.PathLike[str]) -> InputContainer:
@@ -38,6 +51,11 @@ def open_input(path: str | os.PathLike[str]) -> InputContainer:
         container.close()
         raise MuseTalkError(f"{file} is a text or a playlist; give the media file itself.")
     return container
+
+
+def film_tags(container: InputContainer) -> dict[str, str]:
+    """What the container says about the film (title, artist, comment ...) and not about the making of its file."""
+    return {key: value for key, value in container.metadata.items() if key.lower() not in MAKING_TAGS}
 
 
 def is_cover(stream: Stream) -> bool:

@@ -30,6 +30,7 @@ class ImageFolder:
 
     def __init__(self, folder: str | os.PathLike[str], fps: Fraction) -> None:
         self.fps = fps
+        self.tags: dict[str, str] = {}
         self.files = sorted((file for file in Path(folder).iterdir() if _is_frame(file)), key=_natural)
         if not self.files:
             raise MuseTalkError(f"The folder {Path(folder)} holds no images; give one with {_suffix_list()} files.")
@@ -62,6 +63,7 @@ class StillImage:
 
     def __init__(self, path: str | os.PathLike[str], fps: Fraction) -> None:
         self.fps = fps
+        self.tags: dict[str, str] = {}
         self._picture = read_image(path)
         self.size = (int(self._picture.shape[0]), int(self._picture.shape[1]))
 

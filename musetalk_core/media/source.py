@@ -1,7 +1,7 @@
 """Where pictures come from: one interface for tensors, images, folders of images and videos."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +16,8 @@ DEFAULT_FPS = Fraction(25)
 class FrameSource(Protocol):
     """A finite row of pictures of one size at a constant rate.
 
-    fps: frames/s; size: (height, width) in pixels; len(): number of frames.
+    fps: frames/s; size: (height, width) in pixels; len(): number of frames; tags: what a video file says about
+    itself (title, artist ...), empty for pictures.
     """
 
     @property
@@ -24,6 +25,9 @@ class FrameSource(Protocol):
 
     @property
     def size(self) -> tuple[int, int]: ...
+
+    @property
+    def tags(self) -> Mapping[str, str]: ...
 
     def __len__(self) -> int: ...
 
@@ -50,6 +54,7 @@ class TensorFrames:
         self.frames = frames[..., :3]
         self.fps = fps
         self.size = (int(frames.shape[1]), int(frames.shape[2]))
+        self.tags: dict[str, str] = {}
 
     def __len__(self) -> int:
         return int(self.frames.shape[0])

@@ -46,6 +46,12 @@ class VideoIndex:
         """Ordinal of the last key frame shown at or before `stamp` (ticks); 0 when there is none."""
         return max(0, bisect_right(self.keys, stamp, key=lambda key: key.pts) - 1)
 
+    def group_size(self, key: int) -> int:
+        """Pictures from key frame `key` (its ordinal) up to the next one."""
+        stop = self.keys[key + 1].pts if key + 1 < len(self.keys) else int(self.times[-1]) + 1
+        first, last = np.searchsorted(self.times, [self.keys[key].pts, stop])
+        return int(last - first)
+
 
 def video_stream(container: InputContainer, path: str | os.PathLike[str]) -> VideoStream:
     """The first moving video track; raises MuseTalkError when there is none."""

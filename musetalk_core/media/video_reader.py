@@ -15,7 +15,7 @@ import torch
 from av.packet import Packet
 
 from ..errors import MuseTalkError
-from .container import LIBRARY_ERROR, open_input
+from .container import LIBRARY_ERROR, film_tags, open_input
 from .source import check_index
 from .video_index import KeyFrame, index_video, stamp_of, video_stream
 
@@ -26,7 +26,9 @@ BT709, FCC, BT601, SMPTE240M, BT2020 = 1, 4, 5, 7, 9
 FOLLOWED_TAGS = (BT709, FCC, SMPTE240M, BT2020)
 LIMITED_RANGE, FULL_RANGE = 1, 2
 HELD_BYTES = 256 * 2**20
-HELD_FRAMES = 256
+# With a third of a group held, reading it backward decodes 3/3 + 2/3 + 1/3 of its pictures.
+HELD_SHARE = 3
+MOST_HELD = 4
 FORWARD_FRAMES = 2
 JUMP_FRAMES = 32
 
@@ -37,9 +39,12 @@ class VideoReader:
     Frames are laid on a constant grid at the track's average rate: frame i is the last coded picture whose stamp
     is at most i/fps after the first. Turned and mirrored as the file's display matrix says, stretched to square
     pixels, untagged colours taken as BT.601 (as ComfyUI and upstream read them). Reading forward decodes each
-    picture once and holds two; going backward holds at most held_bytes (and 256) decoded pictures and starts
-    again at the key frame before. A picture that cannot be decoded is replaced by the one before and logged.
+    picture once and holds two. Going backward decodes from the key frame before and holds the last pictures up to
+    held_bytes; where that is less than a third of the group, a third, so that it is decoded twice over at most, up
+    to 4 * held_bytes. A picture that cannot be decoded is replaced by the one before and logged.
     Raises MuseTalkError, naming the file, for a file that is missing, empty, no video, or truncated.
+
+    tags: what the file says about the film. decoded: pictures decoded so far.
     """
 
     def __init__(self, path: str | os.PathLike[str], held_bytes: int = HELD_BYTES) -> None:
@@ -47,6 +52,8 @@ class VideoReader:
         self._index = index_video(path)
         self._held_bytes = held_bytes
         self._decoder = _Decoder(self.path)
+        self.tags = self._decoder.tags
+        self.decoded = 0
         self._held: deque[tuple[int, av.VideoFrame]] = deque()
         self._ended = False
         self._picture: tuple[int, torch.Tensor] | None = None
@@ -97,14 +104,12 @@ class VideoReader:
         target = int(self._index.times[k])
         key = self._index.key_before(target)
         if not self._reaches(k, key):
-            self._start(key)
-            self._decode_to(target, HELD_FRAMES)
+            self._restart(key, target)
         elif not self._ended and (not self._held or self._held[-1][0] < target):
-            self._decode_to(target, FORWARD_FRAMES)
+            self._decode_to(target)
         while (not self._held or self._held[0][0] > target) and key > 0:
             key -= 1
-            self._start(key)
-            self._decode_to(target, HELD_FRAMES)
+            self._restart(key, target)
         return self._pick(k, target)
 
     def _reaches(self, k: int, key: int) -> bool:
@@ -118,25 +123,30 @@ class VideoReader:
         skippable = int(np.searchsorted(self._index.times, self._index.keys[key].pts)) - reached
         return skippable <= JUMP_FRAMES
 
-    def _start(self, key: int) -> None:
+    def _restart(self, key: int, target: int) -> None:
+        """Decode from a key frame to `target` and hold the last pictures, which a backward reader wants next."""
         self._held.clear()
         self._ended = False
-        self._decoder.start(self._index.keys[key], from_first=key == 0)
         self._floor = self._index.keys[key].pts
+        self._decoder.start(self._index.keys[key], from_first=key == 0)
+        self._decode_to(target, self._index.group_size(key))
 
-    def _decode_to(self, target: int, limit: int) -> None:
+    def _decode_to(self, target: int, group: int = 1) -> None:
         while not self._ended and (not self._held or self._held[-1][0] < target):
             decoded = self._decoder.next()
             if decoded is None:
                 self._ended = True
-            elif decoded[0] >= self._floor:
+                return
+            self.decoded += 1
+            if decoded[0] >= self._floor:
                 self._held.append(decoded)
-                self._trim(limit)
+                while len(self._held) > self._window(group, decoded[1]):
+                    self._held.popleft()
 
-    def _trim(self, limit: int) -> None:
-        limit = min(limit, self._held_bytes // _bytes(self._held[-1][1]))
-        while len(self._held) > max(limit, FORWARD_FRAMES):
-            self._held.popleft()
+    def _window(self, group: int, picture: av.VideoFrame) -> int:
+        """How many pictures of a group of so many are held."""
+        fit = self._held_bytes // _bytes(picture)
+        return max(FORWARD_FRAMES, min(group, max(fit, -(-group // HELD_SHARE)), MOST_HELD * fit))
 
     def _pick(self, k: int, target: int) -> av.VideoFrame:
         if not self._held:
@@ -180,6 +190,11 @@ class _Decoder:
     def close(self) -> None:
         self._ready.clear()
         self._container.close()
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What the file says about the film."""
+        return film_tags(self._container)
 
     @property
     def pixel_aspect(self) -> Fraction | None:

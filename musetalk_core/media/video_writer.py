@@ -6,6 +6,7 @@ from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 import av
 import numpy as np
@@ -23,6 +24,15 @@ from .container import LIBRARY_ERROR
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 HD_HEIGHT = 720
 MAX_CRF = 51
+PixelFormat = Literal["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"]
+PIXEL_FORMATS: tuple[PixelFormat, ...] = (
+    "yuv420p",
+    "yuv422p",
+    "yuv444p",
+    "yuv420p10le",
+    "yuv422p10le",
+    "yuv444p10le",
+)
 BT709_TAG, SMPTE170M_TAG, LIMITED_RANGE_TAG = 1, 6, 1
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 HEADER_TICKS = 10000
@@ -33,12 +43,13 @@ LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6
 
 
 class VideoWriter:
-    """Write frames, and sound beside them, as H.264 (yuv420p) and AAC; use it in a `with` block.
+    """Write frames, and sound beside them, as H.264 and AAC; use it in a `with` block.
 
     path: .mp4, .m4v, .mov or .mkv in an existing folder. fps: exact frames/s, size: (H,W) of the frames; an odd
     side gets one more row or column, a copy of the last. audio: resampled only where AAC lacks its rate, mixed to
-    stereo above two channels; audio_seconds cuts it. crf 0..51 and preset: x264's. Height 720 and more is written
-    and tagged as BT.709, less as BT.601, both in limited range. Memory does not grow with length.
+    stereo above two channels; audio_seconds cuts it. crf 0..51 and preset: x264's. pixel_format: colour samples and
+    bits of the file; frames have 8 bits whatever it is. Height 720 and more is written and tagged as BT.709, less as
+    BT.601, both in limited range. Memory does not grow with length.
 
     The file is written under a temporary name in its folder and gets its own name at the end of the `with` block;
     after any error nothing is left. Raises MuseTalkError for a path that cannot be written or exists already
@@ -56,12 +67,15 @@ class VideoWriter:
         preset: str = "medium",
         metadata: dict[str, str] | None = None,
         overwrite: bool = False,
+        pixel_format: PixelFormat = "yuv420p",
     ) -> None:
         self.path = Path(path)
         self.fps, self.size, self.frames = fps, size, 0
-        self._overwrite = overwrite
+        self._overwrite, self._pixel_format = overwrite, pixel_format
         if not 0 <= crf <= MAX_CRF:
             raise MuseTalkError(f"crf is {crf}; give 0 (lossless) to {MAX_CRF}.")
+        if pixel_format not in PIXEL_FORMATS:
+            raise MuseTalkError(f"The pixel format {pixel_format!r} is unknown; choose {', '.join(PIXEL_FORMATS)}.")
         self._refuse_existing()
         self._part = _reserve(self.path)
         try:
@@ -80,7 +94,7 @@ class VideoWriter:
             )
         picture = av.VideoFrame.from_ndarray(_even(_bytes(frame)), format="rgb24")
         matrix = Colorspace.ITU709 if self.size[0] >= HD_HEIGHT else Colorspace.ITU601
-        picture = picture.reformat(format="yuv420p", dst_colorspace=matrix, dst_color_range=ColorRange.MPEG)
+        picture = picture.reformat(format=self._pixel_format, dst_colorspace=matrix, dst_color_range=ColorRange.MPEG)
         picture.pts, picture.time_base = self.frames, 1 / self.fps
         self.frames += 1
         try:
@@ -117,7 +131,7 @@ class VideoWriter:
     def _add_video(self, crf: int, preset: str) -> VideoStream:
         height, width = self.size
         stream = self._container.add_stream("libx264", rate=self.fps)
-        stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, self._pixel_format
         stream.options = {"crf": str(crf), "preset": preset}
         stream.time_base = stream.codec_context.time_base = 1 / self.fps
         tag = BT709_TAG if height >= HD_HEIGHT else SMPTE170M_TAG

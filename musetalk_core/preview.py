@@ -1,0 +1,192 @@
+"""One output frame made in advance: what the settings do at a moment, and what other bbox_shifts would do there."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import torch
+
+from .audio_features import TokenSource
+from .blending import composite
+from .errors import MuseTalkError
+from .faces.detector import Face
+from .faces.geometry import bbox_shift_range, crop_box, crop_face
+from .faces.track import FaceTrack
+from .latents import decode_faces
+from .media.source import FrameSource
+from .pipeline import Models, prepare_frames
+from .settings import LipSyncSettings
+from .timeline import output_count, source_index
+
+MOST_SHIFTS = 24
+EXAMPLE = "-14, -7, 0, 7, 14"
+ADVICE = "A positive bbox_shift opens the mouth more, a negative one less; try values from {} to {}."
+
+
+@dataclass(frozen=True)
+class Moment:
+    """An output frame before it is generated.
+
+    frame: its number (0-based) at `fps`; index: the source frame it shows, of `source_frames`; picture: that frame
+    (H,W,3) in the source's dtype; face: the speaker's, None without one; tokens: (1,n,D) what the frame hears.
+    """
+
+    frame: int
+    fps: Fraction
+    index: int
+    source_frames: int
+    picture: torch.Tensor
+    face: Face | None
+    tokens: torch.Tensor
+
+    @property
+    def seconds(self) -> float:
+        """When the frame is shown."""
+        return float(self.frame / self.fps)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the frame."""
+        return int(self.picture.shape[0]), int(self.picture.shape[1])
+
+    @property
+    def shift_range(self) -> tuple[int, int]:
+        """The bbox_shift that suits the face, lowest and highest in pixels; (0, 0) without a face."""
+        return (0, 0) if self.face is None else bbox_shift_range(self.face.landmarks[None])
+
+    @property
+    def title(self) -> str:
+        """Which frame this is, in words."""
+        return f"output frame {self.frame} at {self.seconds:.2f} s, source frame {self.index} of {self.source_frames}"
+
+
+@dataclass(frozen=True)
+class Take:
+    """A moment made with one bbox_shift.
+
+    picture: (H,W,3) the finished frame, the source's own where nothing was generated; problem: one sentence about
+    what is wrong with this shift or this frame, "" when nothing is. None without a crop box: box (4,) x1 y1 x2 y2;
+    mask (box height, box width) uint8; crop (256,256,3) uint8; made (256,256,3) float32 0..1, the generated face.
+    """
+
+    shift: int
+    picture: torch.Tensor
+    problem: str = ""
+    box: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    crop: torch.Tensor | None = None
+    made: torch.Tensor | None = None
+
+
+def output_frame(seconds: float, fps: Fraction, frames: int) -> int:
+    """The output frame that is shown at a moment: floor(seconds * fps), seconds taken as the decimal they are written.
+
+    Raises MuseTalkError outside the `frames` of the result.
+    """
+    # As a decimal, because 1.16 * 25 is 28.999999999999996 in floating point.
+    frame = int(Fraction(str(seconds)) * fps) if math.isfinite(seconds) else -1
+    if not 0 <= frame < frames:
+        length = float(frames / fps)
+        raise MuseTalkError(f"seconds is {seconds:g} and the result lasts {length:.2f} s; give an earlier moment.")
+    return frame
+
+
+def sweep_shifts(text: str, current: int) -> list[int]:
+    """The bbox_shifts of a list such as "-14, -7, 0", which may be empty, and the current one; rising, each once.
+
+    Raises MuseTalkError for anything but whole numbers from -1000 to 1000, and for more than 24 of them.
+    """
+    shifts = {current}
+    for word in text.replace(",", " ").replace(";", " ").split():
+        try:
+            shift = int(word)
+        except ValueError as error:
+            raise MuseTalkError(f"sweep holds {word!r}; give whole numbers, such as {EXAMPLE}, or nothing.") from error
+        if not -1000 <= shift <= 1000:
+            raise MuseTalkError(f"sweep holds {shift}; give bbox_shifts from -1000 to 1000.")
+        shifts.add(shift)
+    if len(shifts) > MOST_SHIFTS:
+        raise MuseTalkError(f"sweep makes {len(shifts)} pictures; give fewer, at most {MOST_SHIFTS} fit on the sheet.")
+    return sorted(shifts)
+
+
+def find_moment(
+    source: FrameSource, tokens: TokenSource, seconds: float, models: Models, settings: LipSyncSettings
+) -> Moment:
+    """Read the frame that the result shows at `seconds` and find its face; decodes one picture of the source.
+
+    Raises MuseTalkError for a moment outside the result.
+    """
+    length = tokens.frames / tokens.fps
+    count = output_count(length, tokens.fps, len(source), source.fps, settings.mode)
+    frame = output_frame(seconds, tokens.fps, count)
+    index = source_index(frame, len(source), source.fps, tokens.fps, settings.mode)
+    picture = next(iter(source.read([index])))
+    face = models.locator.choose(models.locator.detector.detect(picture))
+    return Moment(frame, tokens.fps, index, len(source), picture, face, tokens.tokens(frame, frame + 1))
+
+
+def make_take(moment: Moment, shift: int, models: Models, settings: LipSyncSettings) -> Take:
+    """The moment with bbox_shift `shift`, by the stages of pipeline.lip_sync and equal to what it gives for this frame.
+
+    What stands in the way is told in the take's `problem`.
+    """
+    if moment.face is None:
+        problem = f"No face was found at {moment.seconds:.2f} s, so the frame stays as it is; choose another moment."
+        return Take(shift, moment.picture, problem)
+    landmarks = moment.face.landmarks
+    box = crop_box(landmarks, moment.face.box, moment.size, shift, settings.extra_margin)
+    if box is None:
+        return Take(shift, moment.picture, f"bbox_shift {shift} leaves no crop box; {_within_range(moment)}.")
+    track = FaceTrack(box[None], landmarks[None], np.array([True]), moment.size)
+    prepared = prepare_frames(moment.picture[None], track, models, 1)[0]
+    assert prepared.masked is not None and prepared.reference is not None and prepared.mask is not None
+    latents = models.generator.generate(prepared.masked[None], prepared.reference[None], moment.tokens)
+    made = decode_faces(models.decode_codec, latents)[0].cpu()
+    crop = crop_face(moment.picture, box)
+    if not torch.isfinite(made).all():
+        problem = "The networks gave unusable pixels, so the frame stays as it is; load the models with precision fp32."
+        return Take(shift, moment.picture, problem, box, prepared.mask, crop, made.nan_to_num(0.0))
+    picture = composite(moment.picture, made, box, prepared.mask)
+    return Take(shift, picture, _fallback(moment, shift, settings), box, prepared.mask, crop, made)
+
+
+def _fallback(moment: Moment, shift: int, settings: LipSyncSettings) -> str:
+    """A sentence when the landmarks give no box with this shift and the detector's box took its place."""
+    assert moment.face is not None
+    nothing = np.full(4, np.nan)
+    if crop_box(moment.face.landmarks, nothing, moment.size, shift, settings.extra_margin) is not None:
+        return ""
+    return f"bbox_shift {shift} leaves no crop box, so the whole face is generated; {_within_range(moment)}."
+
+
+def _within_range(moment: Moment) -> str:
+    low, high = moment.shift_range
+    return f"stay within {low} to {high}"
+
+
+def box_text(box: np.ndarray) -> str:
+    """A box as "61,40 - 170,190 (109 x 150)": two corners and its size in pixels."""
+    x1, y1, x2, y2 = (int(edge) for edge in box)
+    return f"{x1},{y1} - {x2},{y2} ({x2 - x1} x {y2 - y1})"
+
+
+def report(moment: Moment, take: Take, sweep: Sequence[Take]) -> str:
+    """Lines for people: the frame, its face, the crop box, the bbox_shift range and advice; the boxes of the others."""
+    lines = [moment.title]
+    if moment.face is None or take.box is None:
+        return "\n".join([*lines, take.problem])
+    low, high = moment.shift_range
+    lines += [
+        f"face: {box_text(moment.face.box)}",
+        f"crop box: {box_text(take.box)}",
+        f"bbox_shift range: [{low}~{high}], used: {take.shift}",
+        take.problem or ADVICE.format(low, high),
+    ]
+    for other in sweep:
+        if other.shift != take.shift:
+            box = "" if other.box is None else box_text(other.box)
+            lines.append(other.problem or f"bbox_shift {other.shift}: {box}")
+    return "\n".join(lines)

@@ -1,0 +1,249 @@
+"""Sheets for the eye: a previewed frame beside its original, and one face made with several bbox_shifts."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from .faces.geometry import crop_square
+from .preview import ADVICE, Moment, Take, box_text
+
+Colour = tuple[int, int, int]
+
+WIDTH = 2048  # pixels: no sheet is wider
+GAP = 16
+CAPTION = 28
+LEAST_HEIGHT, MOST_HEIGHT = 480, 960  # of a frame on the sheet, as far as the width allows
+LEAST_COLUMN = 300
+SWEEP_TILE = 384
+SWEEP_COLUMNS = 5
+SWEEP_LABEL = 64
+FACE_EXPAND = 1.2  # side of the close-ups relative to the face
+SMALL, NORMAL, LARGE = 18, 21, 25
+
+BACKGROUND, PANEL = (22, 24, 30), (38, 41, 50)
+WHITE, GREY, YELLOW, RED = (238, 240, 244), (158, 164, 176), (255, 208, 64), (255, 142, 116)
+TINT = (40, 220, 130)
+# Landmarks that make a line: points, whether it is closed, colour.
+PARTS = (
+    (range(0, 17), False, (90, 180, 255)),
+    (range(17, 22), False, (255, 160, 80)),
+    (range(22, 27), False, (255, 160, 80)),
+    (range(27, 31), False, (205, 140, 255)),
+    (range(31, 36), False, (205, 140, 255)),
+    (range(36, 42), True, (80, 230, 230)),
+    (range(42, 48), True, (80, 230, 230)),
+    (range(48, 60), True, (255, 96, 136)),
+    (range(60, 68), True, (255, 170, 190)),
+)
+
+
+def preview_sheet(moment: Moment, take: Take) -> np.ndarray:
+    """The original with box and landmarks, the result, and close-ups of mask, result, crop and generated face.
+
+    (h,w,3) uint8 RGB, at most 2048 wide; a square frame of 480 to 650 pixels is shown in its own size. Without a crop
+    box only the original, the result and the sentence that says why.
+    """
+    height, width = _panel_size(*moment.size)
+    column = max(width, LEAST_COLUMN)
+    side = (max(height, LEAST_HEIGHT) - CAPTION - GAP) // 2
+    tiles = _tiles(moment, take)
+    wide = 2 * column + 3 * GAP + (2 * side + 2 * GAP if tiles else 0)
+    page = _Page(wide)
+    page.heading([(moment.title, LARGE, WHITE), *_facts(moment, take)])
+    top = page.end
+    original = _marked(moment, take, height, width)
+    result = _scaled(_pixels(take.picture), height, width)
+    caption = "original" if take.box is None else "original: crop box, landmarks"
+    for k, (picture, text) in enumerate(((original, caption), (result, "result"))):
+        page.tile(picture, text, GAP + k * (column + GAP), top, column)
+    left = 3 * GAP + 2 * column
+    for k, (picture, caption) in enumerate(tiles):
+        x, y = left + k % 2 * (side + GAP), top + k // 2 * (side + CAPTION + GAP)
+        page.tile(_scaled(picture, side, side), caption, x, y, side)
+    return page.pixels()
+
+
+def sweep_sheet(moment: Moment, takes: Sequence[Take], current: int) -> np.ndarray:
+    """The face made with each of one or more bbox_shifts, labelled with shift and crop box, the current one framed.
+
+    (h,w,3) uint8 RGB, at most 2048 wide. A take with a problem shows its sentence instead of a picture; without a
+    face the sentence is all there is.
+    """
+    rows = -(-len(takes) // SWEEP_COLUMNS)
+    columns = -(-len(takes) // rows)
+    page = _Page(max(columns, 2) * (SWEEP_TILE + GAP) + GAP)
+    title = (f"bbox_shift sweep: {moment.title}", LARGE, WHITE)
+    if moment.face is None:
+        page.heading([title, (takes[0].problem, NORMAL, RED)])
+        return page.pixels()
+    page.heading([title, (ADVICE.format(*moment.shift_range), NORMAL, GREY)])
+    top = page.end
+    for k, take in enumerate(takes):
+        x, y = GAP + k % columns * (SWEEP_TILE + GAP), top + k // columns * (SWEEP_TILE + SWEEP_LABEL + GAP)
+        _sweep_tile(page, moment, take, x, y, take.shift == current)
+    return page.pixels()
+
+
+class _Page:
+    """A dark sheet of a fixed width that grows downwards as things are put on it."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._parts: list[tuple[int, int, np.ndarray]] = []
+        self.end = GAP
+
+    def heading(self, lines: Sequence[tuple[str, int, Colour]]) -> None:
+        """Lines of (text, size, colour) over the whole width, each wrapped where it is too long."""
+        for text, size, colour in lines:
+            self.put(_text(text, size, colour, self._width - 2 * GAP), GAP, self.end)
+        self.end += GAP // 2
+
+    def tile(self, picture: np.ndarray, caption: str, x: int, y: int, width: int) -> None:
+        """A caption and, below it and centred in `width`, a picture."""
+        self.put(_text(caption, SMALL, GREY, width), x, y)
+        self.put(picture, x + (width - picture.shape[1]) // 2, y + CAPTION)
+
+    def put(self, picture: np.ndarray, x: int, y: int) -> None:
+        """A picture (h,w,3) uint8 with its upper left corner at x, y."""
+        self._parts.append((x, y, picture))
+        self.end = max(self.end, y + picture.shape[0])
+
+    def pixels(self) -> np.ndarray:
+        """The sheet (h,w,3) uint8."""
+        sheet = np.full((self.end + GAP, self._width, 3), BACKGROUND, np.uint8)
+        for x, y, picture in self._parts:
+            sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
+        return sheet
+
+
+def _text(text: str, size: int, colour: Colour, width: int, ground: Colour = BACKGROUND) -> np.ndarray:
+    """A text, wrapped to a width in pixels, as a picture (h,w,3) uint8 of at most that width."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(size)
+    lines = _wrapped(text, font.getlength, width)
+    image = Image.new("RGB", (width, len(lines) * (size + 7)), ground)
+    draw = ImageDraw.Draw(image)
+    for k, line in enumerate(lines):
+        draw.text((0, k * (size + 7)), line, font=font, fill=colour)
+    return np.asarray(image)
+
+
+def _wrapped(text: str, length: Callable[[str], float], width: int) -> list[str]:
+    """The text in lines of at most `width` as `length` measures them; a longer word has its own line."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and length(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def _facts(moment: Moment, take: Take) -> list[tuple[str, int, Colour]]:
+    problem = [(take.problem, NORMAL, RED)] if take.problem else []
+    if take.box is None:
+        return problem
+    low, high = moment.shift_range
+    facts = f"bbox_shift {take.shift}, range {low} to {high} · crop box {box_text(take.box)}"
+    return [(facts, NORMAL, YELLOW), *(problem or [(ADVICE.format(low, high), NORMAL, GREY)])]
+
+
+def _panel_size(height: int, width: int) -> tuple[int, int]:
+    """(height, width) in which a frame of that size is shown: two of them and the square of close-ups fill WIDTH."""
+    room, aspect = WIDTH - 5 * GAP, width / height
+    tall = room / (2 * aspect + 1)
+    if tall < LEAST_HEIGHT:
+        tall = (room - LEAST_HEIGHT) / (2 * aspect)
+    tall = min(tall, max(LEAST_HEIGHT, min(height, MOST_HEIGHT)))
+    return max(1, round(tall)), max(1, round(tall * aspect))
+
+
+def _marked(moment: Moment, take: Take, height: int, width: int) -> np.ndarray:
+    """The original frame at a size, with the crop box and the landmarks drawn on it."""
+    import cv2
+
+    canvas = _scaled(_pixels(moment.picture), height, width).copy()
+    if moment.face is None:
+        return canvas
+    scale = width / moment.size[1]
+    points = np.round(moment.face.landmarks * scale).astype(np.int32)
+    # On a small face dots would hide it.
+    radius = round(float(np.ptp(points[:, 0])) / 110)
+    for part, closed, colour in PARTS:
+        cv2.polylines(canvas, [points[list(part)]], closed, colour, 1, cv2.LINE_AA)
+        for point in points[list(part)].tolist() if radius else ():
+            cv2.circle(canvas, point, radius, colour, -1, cv2.LINE_AA)
+    if take.box is not None:
+        x1, y1, x2, y2 = (round(float(edge) * scale) for edge in take.box)
+        cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), YELLOW, 2)
+    return canvas
+
+
+def _tiles(moment: Moment, take: Take) -> list[tuple[np.ndarray, str]]:
+    """The four close-ups with their captions, none without a crop box."""
+    if take.crop is None or take.made is None:
+        return []
+    return [
+        (_masked(moment, take), "replaced (green)"),
+        (_close_up(moment, _pixels(take.picture)), "result, close"),
+        (take.crop.numpy(), "crop, 256 x 256"),
+        (_pixels(take.made), "generated, 256 x 256"),
+    ]
+
+
+def _masked(moment: Moment, take: Take) -> np.ndarray:
+    """The face with what is replaced in green."""
+    assert take.box is not None and take.mask is not None
+    x1, y1, x2, y2 = (int(edge) for edge in take.box)
+    weights = np.zeros((*moment.size, 1), np.float32)
+    weights[y1:y2, x1:x2, 0] = take.mask / 255 * 0.6
+    face, weights = _close_up(moment, _pixels(moment.picture)), _close_up(moment, weights)
+    return np.round(face * (1 - weights) + np.array(TINT) * weights).astype(np.uint8)
+
+
+def _close_up(moment: Moment, picture: np.ndarray) -> np.ndarray:
+    """The square around the face, cut out of a picture (H,W,C) of the frame's size; zero where it leaves it."""
+    assert moment.face is not None
+    x1, y1, x2, y2 = crop_square(moment.face.box, FACE_EXPAND)
+    height, width = moment.size
+    cut = np.zeros((max(y2 - y1, 1), max(x2 - x1, 1), picture.shape[2]), picture.dtype)
+    inside = picture[max(y1, 0) : min(y2, height), max(x1, 0) : min(x2, width)]
+    top, left = max(-y1, 0), max(-x1, 0)
+    cut[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+    return cut
+
+
+def _sweep_tile(page: _Page, moment: Moment, take: Take, x: int, y: int, current: bool) -> None:
+    if current:
+        frame = np.full((SWEEP_TILE + 10, SWEEP_TILE + 10, 3), YELLOW, np.uint8)
+        page.put(frame, x - 5, y - 5)
+    if take.problem:
+        picture = np.full((SWEEP_TILE, SWEEP_TILE, 3), PANEL, np.uint8)
+        page.put(picture, x, y)
+        page.put(_text(take.problem, NORMAL, RED, SWEEP_TILE - 4 * GAP, PANEL), x + 2 * GAP, y + 2 * GAP)
+    else:
+        page.put(_scaled(_close_up(moment, _pixels(take.picture)), SWEEP_TILE, SWEEP_TILE), x, y)
+    name = f"bbox_shift {take.shift}" + (", current" if current else "")
+    page.put(_text(name, LARGE, YELLOW if current else WHITE, SWEEP_TILE), x, y + SWEEP_TILE + 6)
+    box = "no crop box" if take.problem or take.box is None else f"box {box_text(take.box)}"
+    page.put(_text(box, SMALL, GREY, SWEEP_TILE), x, y + SWEEP_TILE + 38)
+
+
+def _pixels(picture: torch.Tensor) -> np.ndarray:
+    """A picture (h,w,3), uint8 or floating 0..1 on any device, as uint8."""
+    if picture.is_floating_point():
+        picture = (picture.float().nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8)
+    return picture.cpu().numpy()
+
+
+def _scaled(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A picture (h,w,3) uint8 at another size; the same pixels when it has that size already."""
+    import cv2
+
+    if picture.shape[:2] == (height, width):
+        return picture
+    shrinks = height < picture.shape[0]
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

@@ -1,0 +1,1 @@
+"""What talks to other machines. The registry's archive leaves this folder out."""

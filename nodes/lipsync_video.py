@@ -1,0 +1,134 @@
+"""The whole chain from a video to a video of any length."""
+
+import uuid
+from pathlib import Path
+
+import comfy.utils
+import folder_paths
+from comfy_api.latest import InputImpl, io
+
+from ..musetalk_core.errors import MuseTalkError
+from ..musetalk_core.media.video_writer import MAX_CRF, PIXEL_FORMATS
+from ..musetalk_core.settings import LipSyncSettings, MaskSettings
+from ..musetalk_core.tasks import LipSyncVideo
+from ..musetalk_core.timeline import rational_fps
+from .lipsync import decode_vae_input, loaded_models, model_inputs, setting_inputs
+from .video import open_video
+
+
+class MuseTalkLipSyncVideo(io.ComfyNode):
+    """Video in, speaking video out."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MuseTalkLipSyncVideo",
+            display_name="Lip Sync Video (MuseTalk)",
+            category="MuseTalk",
+            description="Makes the speaker in a video say the audio, for videos of any length: frames are read, made "
+            "and written one after the other, and memory does not grow. Does what Lip Sync (MuseTalk) does.",
+            inputs=[
+                io.Video.Input("video", tooltip="The source: Load Video, or any VIDEO. A file is read as a stream."),
+                *model_inputs(),
+                io.Float.Input(
+                    "fps",
+                    default=0.0,
+                    min=0.0,
+                    max=120.0,
+                    step=0.001,
+                    tooltip="Frames per second of the result. 0 keeps the video's own rate. MuseTalk was trained at "
+                    "25; other rates work, higher ones cost more frames to generate.",
+                ),
+                *setting_inputs(),
+                io.Int.Input(
+                    "crf",
+                    default=18,
+                    min=0,
+                    max=MAX_CRF,
+                    tooltip="Quality of the H.264 file: 18 looks like the original, every 6 more about halve the size, "
+                    "51 is the worst. 0 is lossless, large, and few players open it.",
+                ),
+                io.Combo.Input(
+                    "pixel_format",
+                    options=list(PIXEL_FORMATS),
+                    default="yuv420p",
+                    tooltip="How colours are stored. yuv420p plays everywhere. 422 and 444 keep sharp coloured edges, "
+                    "10le (10 bits) smooth gradients: for further editing; many players and browsers do not open them.",
+                ),
+                io.Audio.Input(
+                    "audio",
+                    optional=True,
+                    tooltip="The speech. Its length is the length of the result. Any rate and language. Leave it "
+                    "unconnected for the video's own sound.",
+                ),
+                decode_vae_input(),
+            ],
+            outputs=[
+                io.Video.Output(
+                    display_name="video",
+                    tooltip="The finished video, with sound: connect it to Save Video, which copies it as it is. Until "
+                    "then it lies in ComfyUI's temp folder.",
+                ),
+                io.String.Output(display_name="report", tooltip="How many frames were lip-synced or passed through."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        video,
+        model,
+        vae,
+        audio_encoder,
+        face_models,
+        fps,
+        mode,
+        bbox_shift,
+        extra_margin,
+        face,
+        parsing_mode,
+        left_cheek_width,
+        right_cheek_width,
+        expand,
+        blur,
+        upper_boundary_ratio,
+        audio_padding_left,
+        audio_padding_right,
+        segmentation,
+        batch_size,
+        crf,
+        pixel_format,
+        audio=None,
+        decode_vae=None,
+    ) -> io.NodeOutput:
+        settings = LipSyncSettings(
+            bbox_shift=bbox_shift,
+            extra_margin=extra_margin,
+            face=face,
+            mode=mode,
+            segmentation=segmentation,
+            audio_padding_left=audio_padding_left,
+            audio_padding_right=audio_padding_right,
+            batch_size=batch_size,
+            mask=MaskSettings(parsing_mode, left_cheek_width, right_cheek_width, expand, blur, upper_boundary_ratio),
+        )
+        source, sound = open_video(video, audio)
+        if sound is None:
+            raise MuseTalkError(
+                "The video has no sound track; connect the speech to audio, for example from Load Audio."
+            )
+        job = LipSyncVideo(
+            source,
+            sound,
+            rational_fps(fps) if fps else None,
+            audio_encoder.encoder,
+            loaded_models(model, vae, decode_vae, audio_encoder, face_models, settings),
+            settings,
+            model.version,
+        )
+        folder = Path(folder_paths.get_temp_directory())
+        folder.mkdir(parents=True, exist_ok=True)
+        result = folder / f"musetalk_{uuid.uuid4().hex[:12]}.mp4"
+        progress = comfy.utils.ProgressBar(len(source))
+        report = job.write(result, crf, pixel_format, progress=progress.update_absolute)
+        return io.NodeOutput(InputImpl.VideoFromFile(str(result)), report.text())
