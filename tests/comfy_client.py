@@ -18,6 +18,8 @@ HOST_TOOL = REPOSITORY / "scripts" / "comfy_host.py"
 PAGE_ONLY = {"Note", "MarkdownNote", "Reroute", "PrimitiveNode"}
 # What the page adds to a widget of its own: the upload button, and nothing else in our workflows.
 PAGE_WIDGETS = {"LoadVideo": 1, "LoadAudio": 2, "LoadImage": 1}
+SEED_CONTROL = "control_after_generate"
+SUBGRAPH_INPUT, SUBGRAPH_OUTPUT = -10, -20  # node ids of a subgraph's two ends
 
 
 class PromptRefused(Exception):
@@ -123,30 +125,66 @@ def host_tool(command: str, *arguments: str) -> str:
 
 
 def prompt_of(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str, Any]:
-    """The API prompt that the page makes of a UI workflow: links by [node, slot], widgets by their order."""
-    links = {link[0]: link for link in workflow["links"]}
-    prompt = {}
-    for node in workflow["nodes"]:
+    """The API prompt that the page makes of a UI workflow: links by [node, slot], widgets by their order.
+
+    A subgraph's nodes get the ids "instance:node"; its promoted widgets' values are the instance's.
+    """
+    subgraphs = {graph["id"]: graph for graph in workflow.get("definitions", {}).get("subgraphs", [])}
+    prompt: dict[str, Any] = {}
+    _unfold(workflow, "", [], subgraphs, object_info, prompt)
+    return prompt
+
+
+def _unfold(
+    graph: dict[str, Any],
+    prefix: str,
+    given: list[Any],
+    subgraphs: dict[str, Any],
+    object_info: dict[str, Any],
+    prompt: dict[str, Any],
+) -> list[Any]:
+    """Put a graph's nodes into `prompt`; given: what its inputs carry; returns what its outputs carry."""
+    links = {link[0]: link for link in map(link_fields, graph["links"])}
+    results: dict[int, list[Any]] = {SUBGRAPH_INPUT: given}
+
+    def source(link: int) -> Any:
+        _, node, slot, _, _, _ = links[link]
+        return results[node][slot] if node in results else [f"{prefix}{node}", slot]
+
+    for node in sorted(graph["nodes"], key=lambda item: item["order"]):
         if node["type"] in PAGE_ONLY:
             continue
-        info = object_info[node["type"]]
-        inputs = _widgets(node, info)
-        for socket_ in node.get("inputs", []):
-            if socket_.get("link") is not None:
-                _, source, slot, target, _, _ = links[socket_["link"]]
-                assert target == node["id"]
-                inputs[socket_["name"]] = [str(source), slot]
-        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
-    return prompt
+        linked = {item["name"]: source(item["link"]) for item in node["inputs"] if item.get("link") is not None}
+        inputs = {name: value for name, value in linked.items() if value is not None}
+        if node["type"] in subgraphs:
+            inner = subgraphs[node["type"]]
+            promoted = [name for _, name in node["properties"]["proxyWidgets"]]
+            inputs = {**dict(zip(promoted, node["widgets_values"], strict=True)), **inputs}
+            carried = [inputs.get(item["name"]) for item in inner["inputs"]]
+            results[node["id"]] = _unfold(inner, f"{prefix}{node['id']}:", carried, subgraphs, object_info, prompt)
+        else:
+            widgets = _widgets(node, object_info[node["type"]])
+            prompt[f"{prefix}{node['id']}"] = {"class_type": node["type"], "inputs": {**widgets, **inputs}}
+    return [source(link) for item in graph.get("outputs", []) for link in item["linkIds"]]
+
+
+def link_fields(link: Any) -> tuple[int, int, int, int, int, str]:
+    """A link's id, source node and slot, target node and slot, type: a graph has lists, a subgraph has objects."""
+    if isinstance(link, list):
+        return tuple(link)
+    names = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+    return tuple(link[name] for name in names)
 
 
 def _widgets(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
     specs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
     names = [name for name, spec in specs.items() if _is_widget(spec)]
+    if "seed" in names:  # the page puts a widget of its own behind it
+        names.insert(names.index("seed") + 1, SEED_CONTROL)
     values = node.get("widgets_values", [])
     extra = PAGE_WIDGETS.get(node["type"], 0)
     assert len(names) <= len(values) <= len(names) + extra, (node["type"], names, values)
-    return dict(zip(names, values, strict=False))
+    return {name: value for name, value in zip(names, values, strict=False) if name != SEED_CONTROL}
 
 
 def _is_widget(spec: list[Any]) -> bool:
