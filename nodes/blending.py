@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ..musetalk_core.batches import shrinking_batches
 from ..musetalk_core.blending import Masker, composite
+from ..musetalk_core.errors import MuseTalkError
 from ..musetalk_core.settings import PARSING_MODES, MaskSettings
 from .comfy_models import SMALL_NET_BYTES, load_on_device
 from .faces import FACE_MODELS_TOOLTIP
@@ -104,6 +105,7 @@ class MuseTalkBlendFaceParsing(io.ComfyNode):
     ) -> io.NodeOutput:
         frames, faces = matched_frames(images), matched_frames(faces)
         check_lengths(frames=len(frames), faces=len(faces), tracked_frames=len(track))
+        _check_size(frames.shape[1:3], track.image_size)
         result = new_frames(len(frames), frames)
         face_masks = torch.zeros((len(frames), 256, 256))
         load_on_device(face_models.patchers, SMALL_NET_BYTES)
@@ -119,6 +121,15 @@ class MuseTalkBlendFaceParsing(io.ComfyNode):
                     face_masks[i] = _as_face_mask(mask)
                 progress.update(1)
         return io.NodeOutput(result, face_masks.to(mm.intermediate_device()))
+
+
+def _check_size(size: tuple[int, int], tracked: tuple[int, int]) -> None:
+    """The track's boxes are pixels of the frames it was made on."""
+    if tuple(size) != tuple(tracked):
+        raise MuseTalkError(
+            f"The images have {size[1]}x{size[0]} pixels and the track was made on {tracked[1]}x{tracked[0]}; connect "
+            "the frames of MuseTalkMatchFrames to images, the same that MuseTalkFaceDetectAndCrop got."
+        )
 
 
 def _as_face_mask(mask) -> torch.Tensor:

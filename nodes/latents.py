@@ -10,6 +10,9 @@ from ..musetalk_core.latents import decode_faces, encode_crops
 from .comfy_models import ComfyCodec, load_on_device
 from .sockets import matched_frames
 
+# A LATENT of VAE Encode Masked says which of the two it is: the page cannot tell them apart.
+PART = "musetalk_part"
+
 
 def batch_input() -> io.Input:
     """The batch size input; one meaning in all nodes."""
@@ -56,7 +59,7 @@ class MuseTalkVAEEncodeMasked(io.ComfyNode):
         for start, stop, pair in shrinking_batches(encode, len(faces), batch_size):
             masked[start:stop], reference[start:stop] = pair
             progress.update(stop - start)
-        return io.NodeOutput({"samples": masked}, {"samples": reference})
+        return io.NodeOutput({"samples": masked, PART: "masked"}, {"samples": reference, PART: "reference"})
 
 
 class MuseTalkVAEDecode(io.ComfyNode):

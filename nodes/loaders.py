@@ -18,7 +18,7 @@ from ..musetalk_core.face_parsing import FaceParser
 from ..musetalk_core.faces.detector import FaceDetector
 from ..musetalk_core.generator import MuseTalkGenerator
 from ..musetalk_core.weights.catalogue import WEIGHTS
-from ..musetalk_core.weights.folders import ModelFolders
+from ..musetalk_core.weights.folders import PACK_DIR, ModelFolders
 from ..musetalk_core.weights.models import comfy_vae_state_dict, load_bisenet, load_unet, load_whisper
 from .comfy_models import ComfyAudioEncoder, ComfyFaceModels, ComfyGenerator, DemoVAE, main_patcher, small_patcher
 from .sockets import MuseTalkAudioEncoder, MuseTalkFaceModels, MuseTalkModel
@@ -83,8 +83,8 @@ class LoadMuseTalkModels(io.ComfyNode):
         faces = _face_models(folders)
         if version == "demo":
             return _demo(device, dtype, _vae_dtype(precision), faces)
-        path = folders.find(UNET_OF_VERSION[version]) if version in UNET_OF_VERSION else _own_unet(version)
-        vae_file, whisper_file = folders.find("sd-vae-ft-mse"), folders.find("whisper-tiny")
+        path = _find(folders, UNET_OF_VERSION[version]) if version in UNET_OF_VERSION else _own_unet(version)
+        vae_file, whisper_file = _find(folders, "sd-vae-ft-mse"), _find(folders, "whisper-tiny")
         unet, layout = load_unet(path, dtype)
         small_device = mm.text_encoder_device()
         whisper = load_whisper(whisper_file, torch.float32)
@@ -112,6 +112,14 @@ def own_unet_files() -> list[str]:
     names = folder_paths.get_filename_list(FOLDER)
     paths = {name: PurePosixPath(Path(name).as_posix()) for name in names}
     return [name for name, path in paths.items() if path not in files and path.parts[0] not in folders]
+
+
+def _find(folders: ModelFolders, entry_id: str) -> Path:
+    try:
+        return folders.find(entry_id)
+    except MissingWeightsError as error:
+        # Who works in the page has no shell in the pack's folder open, where the command would just run.
+        raise MissingWeightsError(f"{str(error).rstrip('.')}, run in {PACK_DIR} with ComfyUI's Python.") from error
 
 
 def _own_unet(name: str) -> Path:

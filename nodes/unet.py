@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..musetalk_core.batches import shrinking_batches
 from ..musetalk_core.errors import MuseTalkError
 from .comfy_models import load_on_device
-from .latents import batch_input
+from .latents import PART, batch_input
 from .sockets import MuseTalkAudio, MuseTalkFaceTrack, MuseTalkModel, check_lengths
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class MuseTalkUNetStep(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, masked, reference, audio, track, batch_size) -> io.NodeOutput:
+        _check_parts(masked.get(PART, "masked"), reference.get(PART, "reference"))
         masked, reference = masked["samples"], reference["samples"]
         check_lengths(masked_latents=len(masked), reference_latents=len(reference), tracked_frames=len(track))
         _check_audio(audio.frames, len(track))
@@ -65,6 +66,15 @@ class MuseTalkUNetStep(io.ComfyNode):
         for _, _, done in shrinking_batches(generate, len(track), batch_size):
             progress.update(done)
         return io.NodeOutput({"samples": samples})
+
+
+def _check_parts(masked: str, reference: str) -> None:
+    """Latents from elsewhere name no part and are taken as what they are connected to."""
+    if (masked, reference) != ("masked", "reference"):
+        raise MuseTalkError(
+            f"The input masked got the {masked} latents and reference the {reference} latents; connect masked of "
+            "MuseTalkVAEEncodeMasked to masked and its reference to reference."
+        )
 
 
 def _check_audio(audio_frames: int, frames: int) -> None:

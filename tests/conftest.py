@@ -1,12 +1,15 @@
 """Shared fixtures: one real ComfyUI server for the whole run, started when a test first asks for it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import clips
 import pytest
 from comfy_client import ComfyServer, start_server, stop_server
+from page_client import ComfyPage, chromium
+from playwright.sync_api import Browser
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +28,9 @@ def comfy_inputs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         clips.write_audio(folder / "short.wav", 0.08),
         clips.write_audio(folder / "minute.wav", 60.0),
         clips.write_audio(folder / "stereo 44k.wav", 1.0, 44100, 2),
+        # Small ones under the names that the shipped workflows have.
+        clips.write_video(folder / "demo_portrait.mp4", clips.moving_portrait(12, 320), Fraction(25)),
+        clips.write_audio(folder / "demo_speech.wav", 1.0),
     ]
 
 
@@ -34,3 +40,26 @@ def comfy(comfy_inputs: list[Path]) -> Iterator[ComfyServer]:
     server = start_server(comfy_inputs)
     yield server
     stop_server(server)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests of the page."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(comfy: ComfyServer, browser: Browser) -> Iterator[Callable[[dict[str, Any]], ComfyPage]]:
+    """Opens fresh pages with settings; afterwards their consoles must hold no error of our making."""
+    pages = []
+
+    def open_page(settings: dict[str, Any]) -> ComfyPage:
+        pages.append(ComfyPage(browser, comfy, settings, (1600, 900)))
+        return pages[-1]
+
+    yield open_page
+    errors = [error for page in pages for error in page.errors]
+    for page in pages:
+        page.close()
+    assert errors == []

@@ -19,6 +19,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 import comfy_setup  # noqa: E402
 import demo_inputs  # noqa: E402
+import system_packages  # noqa: E402
 
 
 def call(name, *arguments, **environment):
@@ -107,6 +108,15 @@ def test_comfyui_path_must_be_a_checkout(tmp_path, monkeypatch):
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
     with pytest.raises(comfy_setup.HostError, match=r"lacks main\.py"):
         comfy_setup.setup(tmp_path / "root")
+
+
+def test_missing_browser_is_an_error_with_the_line_to_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(system_packages, "BROWSERS", ("chromium",))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(comfy_setup.HostError, match=r"apt-get install -y .* chromium "):
+        system_packages.find_browser()
+    (tmp_path / "chromium").symlink_to(sys.executable)
+    assert system_packages.find_browser() == str(tmp_path / "chromium")
 
 
 def test_portrait_clip_moves_smoothly_is_labelled_and_is_made_once(tmp_path):
