@@ -62,6 +62,7 @@ CONNECT = f"""([from, output, to, input]) => {{
   {NODE}
   return node(from).connect(node(from).findOutputSlot(output), node(to), input) != null;
 }}"""
+DISCONNECT = f"([type, input]) => {{ {NODE} node(type).disconnectInput(node(type).findInputSlot(input)); }}"
 SET_WIDGET = f"([type, name, value]) => {{ {NODE} node(type).widgets.find(w => w.name === name).value = value; }}"
 TITLE_BAR = f"""type => {{
   {NODE}
@@ -131,6 +132,9 @@ class ComfyPage:
     def connect(self, source: str, output: str, target: str, name: str) -> bool:
         """Draw a link between the first nodes of two types; False when the page refuses it."""
         return self.page.evaluate(CONNECT, [source, output, target, name])
+
+    def disconnect(self, kind: str, name: str) -> None:
+        self.page.evaluate(DISCONNECT, [kind, name])
 
     def set_widget(self, kind: str, name: str, value: Any) -> None:
         self.page.evaluate(SET_WIDGET, [kind, name, value])

@@ -5,7 +5,7 @@ from comfy_client import REPOSITORY
 from page_client import NODES_2
 
 WORKFLOWS = REPOSITORY / "workflows"
-ALL_IN_ONE, DISCRETE = "musetalk_all_in_one", "musetalk_discrete"
+ALL_IN_ONE, DISCRETE, LONG_VIDEO = "musetalk_all_in_one", "musetalk_discrete", "musetalk_long_video"
 
 
 @pytest.fixture
@@ -42,6 +42,10 @@ def sound_of_silent_video(page):
     assert page.connect("GetVideoComponents", "audio", "MuseTalkLipSync", "audio")
 
 
+def silent_video_alone(page):
+    page.disconnect("MuseTalkLipSyncVideo", "audio")
+
+
 def weights_not_there(page):
     page.set_widget("LoadMuseTalkModels", "version", "v1.5")
 
@@ -53,6 +57,7 @@ MISTAKES = [
     (swap_frames_and_faces, DISCRETE, "MuseTalkBlendFaceParsing", ["256x256", "320x320", "connect the frames of"]),
     (unmatched_frames, DISCRETE, "MuseTalkBlendFaceParsing", ["12 frames and 25 faces", "one MuseTalkMatchFrames"]),
     (sound_of_silent_video, ALL_IN_ONE, "MuseTalkLipSync", ["There is no audio", "connect Load Audio"]),
+    (silent_video_alone, LONG_VIDEO, "MuseTalkLipSyncVideo", ["no sound track", "connect the speech to audio"]),
     (
         weights_not_there,
         ALL_IN_ONE,
@@ -62,9 +67,7 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("mistake", "workflow", "node", "words"), MISTAKES, ids=lambda value: getattr(value, "__name__", "")
-)
+@pytest.mark.parametrize(("mistake", "workflow", "node", "words"), MISTAKES, ids=[row[0].__name__ for row in MISTAKES])
 def test_mistake_is_answered_in_the_page(workflow_page, mistake, workflow, node, words):
     page = workflow_page(workflow)
     mistake(page)
