@@ -107,6 +107,11 @@ class ComfyPage:
     def close(self) -> None:
         self._context.close()
 
+    def change(self, settings: dict[str, Any]) -> None:
+        """Change settings as the settings dialog does."""
+        for name, value in settings.items():
+            self.page.evaluate("([name, value]) => app.extensionManager.setting.set(name, value)", [name, value])
+
     def load(self, workflow: Path) -> None:
         """What the page does with a file that is opened or dropped, to its end."""
         self.page.evaluate(OPEN_FILE, [workflow.read_text(encoding="utf-8"), workflow.name])
@@ -156,6 +161,17 @@ class ComfyPage:
     def dialogs(self) -> list[str]:
         """The texts of all open dialogs."""
         return self.page.get_by_role("dialog").all_inner_texts()
+
+    def close_dialogs(self) -> None:
+        if self.dialogs():
+            self.page.keyboard.press("Escape")
+            self.page.get_by_role("dialog").wait_for(state="detached")
+
+    def wait_for_dom_nodes(self) -> None:
+        """Until Nodes 2.0 has drawn every node of the graph as an element."""
+        self.page.wait_for_function(
+            "() => document.querySelectorAll('[data-node-id]').length === app.graph.nodes.length"
+        )
 
     def wait_for_video(self, prefix: str) -> None:
         """Until the page plays an output file whose name begins with `prefix`."""

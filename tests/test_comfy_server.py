@@ -1,20 +1,16 @@
 """The pack in a real ComfyUI server: sockets, both workflows, equality of the two ways, Cancel, error sentences."""
 
 import copy
-import json
 import re
 import shutil
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from comfy_client import REPOSITORY, ComfyServer
+from comfy_client import ComfyServer
 from PIL import Image
 from random_weights import write_musetalk
-
-WORKFLOWS = REPOSITORY / "workflows"
 
 MODEL, ENCODER, FACES = "MUSETALK_MODEL", "MUSETALK_AUDIO_ENCODER", "MUSETALK_FACE_MODELS"
 PARTS = {"model": MODEL, "vae": "VAE", "audio_encoder": ENCODER, "face_models": FACES}
@@ -65,10 +61,6 @@ SOCKETS = {
 @pytest.fixture(scope="module")
 def object_info(comfy: ComfyServer) -> dict[str, Any]:
     return comfy.ask("/object_info")
-
-
-def load(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def node(kind: str, **inputs: Any) -> dict[str, Any]:

@@ -26,11 +26,19 @@ def name_of(path: Path) -> str:
     return path.stem
 
 
-@both_renderers
 @pytest.mark.parametrize("path", WORKFLOWS, ids=name_of)
-def test_workflow_loads_with_no_missing_node_and_no_dialog(open_page, path, settings):
-    page = open_page(settings)
+def test_workflow_loads_with_no_missing_node_and_no_dialog(open_page, path):
+    page = open_page({})
     page.load(path)
+    check_loaded(page, path)
+    page.close_dialogs()
+    page.change(NODES_2)
+    page.load(path)
+    page.wait_for_dom_nodes()
+    check_loaded(page, path)
+
+
+def check_loaded(page, path):
     foreign = {node["type"] for node in load(path)["nodes"]} & MUSEV
     assert page.missing_nodes() == foreign
     if foreign:
@@ -107,5 +115,5 @@ def test_language_switched_in_the_page_switches_the_nodes(open_page):
     texts = {language: load(REPOSITORY / "locales" / language / "nodeDefs.json") for language in ("en", "zh")}
     title = "title => app.graph.nodes.find(node => node.type === 'MuseTalkMatchFrames')?.title === title"
     for language in ("zh", "en"):
-        page.page.evaluate("language => app.extensionManager.setting.set('Comfy.Locale', language)", language)
+        page.change({"Comfy.Locale": language})
         page.page.wait_for_function(title, arg=texts[language]["MuseTalkMatchFrames"]["display_name"])
