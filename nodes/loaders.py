@@ -109,9 +109,15 @@ def own_unet_files() -> list[str]:
         files.update(paths)
         if entry.role != "unet":
             folders.update(path.parts[0] for path in paths)
-    names = folder_paths.get_filename_list(FOLDER)
-    paths = {name: PurePosixPath(Path(name).as_posix()) for name in names}
+    paths = {name: PurePosixPath(Path(name).as_posix()) for name in _model_files()}
     return [name for name, path in paths.items() if path not in files and path.parts[0] not in folders]
+
+
+def _model_files() -> list[str]:
+    # get_filename_list() remembers the folders and raises at every graph once one of them has been deleted.
+    extensions = folder_paths.folder_names_and_paths[FOLDER][1]
+    found = [folder_paths.recursive_search(path)[0] for path in folder_paths.get_folder_paths(FOLDER)]
+    return folder_paths.filter_files_extensions({name for names in found for name in names}, extensions)
 
 
 def _find(folders: ModelFolders, entry_id: str) -> Path:

@@ -110,9 +110,9 @@ def _ratio(pairs: list[tuple[float, float]]) -> float:
     return float(output / source) if source > 0 else float("nan")
 
 
-def load_engine(path: Path | None) -> tuple[Engine, DemoModels]:
+def load_engine(path: Path | None, dtype: torch.dtype = torch.float32) -> tuple[Engine, DemoModels]:
     """The demo model in the pipeline's engine, as `infer --version demo` has it, and the model itself."""
-    models = load_demo("cpu", torch.float32, path)
+    models = load_demo("cpu", dtype, path)
     detector = FaceDetector(FaceDetector.load_nets())
     return Engine(models.codec, models.generator, models.audio_encoder, detector, None, "demo"), models
 
@@ -243,6 +243,14 @@ def ruler(engine: Engine, spoken: Sequence[Spoken]) -> tuple[lips.LipReport, lis
     gaps = [lips.lip_gap(points) for points in found]
     report = lips.compare([(gap, one.truth) for gap, one in zip(gaps, spoken, strict=True)])
     return report, gaps, float(np.mean([lip_jitter(points) for points in found]))
+
+
+def precision_psnr(still: Driven, path: Path | None, one: Spoken, dtype: torch.dtype) -> float:
+    """Lowest PSNR of a frame's replaced region, made in `dtype`, against `still`: the same recording in float32."""
+    engine, _ = load_engine(path, dtype)
+    made = drive(engine, still.source[:1], one.samples)
+    pairs = zip(made.output, still.output, still.masks, strict=True)
+    return min(image.psnr(a, b, mask >= image.INSIDE) for a, b, mask in pairs)
 
 
 def generated_psnr(result: SourceResult, spoken: Sequence[Spoken], detector: FaceDetector) -> float:

@@ -388,6 +388,9 @@ def test_musetalk_files_in_the_graph(comfy, object_info):
         assert "mine.safetensors" in comfy.run(own)["end"]["text"][0]
     finally:
         shutil.rmtree(folder)
+    # A user who deletes models while ComfyUI runs keeps a working loader.
+    versions = comfy.ask("/object_info/LoadMuseTalkModels")["LoadMuseTalkModels"]["input"]["required"]["version"]
+    assert versions[1]["options"] == ["v1.5", "v1.0", "demo"]
     results = [pictures(comfy, outputs[f"full_{name}"]) for name in ("ours", "theirs", "steps", "one")]
     assert [len(result) for result in results] == [2, 2, 2, 2]
     assert (results[0] == results[1]).all()
