@@ -1,7 +1,7 @@
 """Everything a lip-synced result depends on besides the models and the inputs."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from .errors import MuseTalkError
@@ -104,20 +104,21 @@ class LipSyncSettings:
         return settings.changed("The settings", changes)
 
     def changed(self, owner: str, changes: Mapping[str, Any]) -> "LipSyncSettings":
-        """These settings with some fields (of this class or of MaskSettings) replaced.
+        """These settings with some fields (of this class or of a group in it, as MaskSettings) replaced.
 
         Raises MuseTalkError for an unknown name, saying whose (`owner`) it is, and for a value out of range.
         """
-        names = {field.name for field in fields(self)} - {"mask"}
-        mask_names = {field.name for field in fields(MaskSettings)}
-        unknown = sorted(set(changes) - names - mask_names)
+        groups = {field.name for field in fields(self) if is_dataclass(getattr(self, field.name))}
+        owners = {name: "" for name in (field.name for field in fields(self)) if name not in groups}
+        owners |= {field.name: group for group in groups for field in fields(getattr(self, group))}
+        unknown = sorted(set(changes) - set(owners))
         if unknown:
-            raise MuseTalkError(
-                f"{owner}: {unknown[0]!r} is no setting; known are {', '.join(sorted(names | mask_names))}."
-            )
-        mask = {name: value for name, value in changes.items() if name in mask_names}
-        rest = {name: value for name, value in changes.items() if name in names}
-        return replace(self, mask=replace(self.mask, **mask), **rest)
+            raise MuseTalkError(f"{owner}: {unknown[0]!r} is no setting; known are {', '.join(sorted(owners))}.")
+        mine: dict[str, Any] = {name: value for name, value in changes.items() if not owners[name]}
+        for group in groups:
+            inside = {name: value for name, value in changes.items() if owners[name] == group}
+            mine[group] = replace(getattr(self, group), **inside)
+        return replace(self, **mine)
 
     def as_dict(self) -> dict[str, Any]:
         """Nested plain values, ready for JSON."""

@@ -96,12 +96,7 @@ class MuseTalkBlendFaceParsing(io.ComfyNode):
         faces,
         track,
         face_models,
-        parsing_mode,
-        left_cheek_width,
-        right_cheek_width,
-        expand,
-        blur,
-        upper_boundary_ratio,
+        **values,
     ) -> io.NodeOutput:
         frames, faces = matched_frames(images), matched_frames(faces)
         check_lengths(frames=len(frames), faces=len(faces), tracked_frames=len(track))
@@ -109,8 +104,7 @@ class MuseTalkBlendFaceParsing(io.ComfyNode):
         result = new_frames(len(frames), frames)
         face_masks = torch.zeros((len(frames), 256, 256))
         load_on_device(face_models.patchers, SMALL_NET_BYTES)
-        settings = MaskSettings(parsing_mode, left_cheek_width, right_cheek_width, expand, blur, upper_boundary_ratio)
-        masker = Masker(face_models.parser, settings)
+        masker = Masker(face_models.parser, MaskSettings(**values))
         progress = comfy.utils.ProgressBar(len(frames))
         masks = lambda start, stop: masker.masks(frames[start:stop], track.select(range(start, stop)))  # noqa: E731
         for start, _, part in shrinking_batches(masks, len(frames), BATCH):

@@ -9,7 +9,7 @@ from ..musetalk_core.faces.locator import FaceLocator
 from ..musetalk_core.media.audio import mono16k
 from ..musetalk_core.media.source import TensorFrames
 from ..musetalk_core.pipeline import Models, Report, lip_sync
-from ..musetalk_core.settings import LipSyncSettings, MaskSettings
+from ..musetalk_core.settings import LipSyncSettings
 from ..musetalk_core.timeline import MATCH_MODES, output_count, rational_fps
 from .audio import AUDIO_ENCODER_TOOLTIP, audio_inputs
 from .blending import mask_inputs
@@ -111,42 +111,26 @@ class MuseTalkLipSync(io.ComfyNode):
         vae,
         audio_encoder,
         face_models,
-        mode,
-        bbox_shift,
-        extra_margin,
-        face,
-        parsing_mode,
-        left_cheek_width,
-        right_cheek_width,
-        expand,
-        blur,
-        upper_boundary_ratio,
-        audio_padding_left,
-        audio_padding_right,
-        segmentation,
-        batch_size,
         decode_vae=None,
+        **values,
     ) -> io.NodeOutput:
-        settings = LipSyncSettings(
-            bbox_shift=bbox_shift,
-            extra_margin=extra_margin,
-            face=face,
-            mode=mode,
-            segmentation=segmentation,
-            audio_padding_left=audio_padding_left,
-            audio_padding_right=audio_padding_right,
-            batch_size=batch_size,
-            mask=MaskSettings(parsing_mode, left_cheek_width, right_cheek_width, expand, blur, upper_boundary_ratio),
-        )
+        settings = LipSyncSettings().changed("Lip Sync (MuseTalk)", values)
         source_rate = rational_fps(source_fps)
         rate = rational_fps(fps) if fps else source_rate
         source = TensorFrames(source_frames(images), source_rate)
         sound = audio_source(audio)
-        count = output_count(sound.seconds, rate, len(source), source_rate, mode)
+        count = output_count(sound.seconds, rate, len(source), source_rate, settings.mode)
         result = new_frames(count, images)
         models = loaded_models(model, vae, decode_vae, audio_encoder, face_models, settings)
-        paddings = audio_padding_left, audio_padding_right
-        features = extract_features(audio_encoder.encoder, mono16k(sound), sound.seconds, rate, *paddings, segmentation)
+        features = extract_features(
+            audio_encoder.encoder,
+            mono16k(sound),
+            sound.seconds,
+            rate,
+            settings.audio_padding_left,
+            settings.audio_padding_right,
+            settings.segmentation,
+        )
         report = Report()
         progress = comfy.utils.ProgressBar(count)
         for i, frame in enumerate(lip_sync(source, features, count, models, settings, report)):

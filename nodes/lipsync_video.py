@@ -9,7 +9,7 @@ from comfy_api.latest import InputImpl, io
 
 from ..musetalk_core.errors import MuseTalkError
 from ..musetalk_core.media.video_writer import MAX_CRF, PIXEL_FORMATS
-from ..musetalk_core.settings import LipSyncSettings, MaskSettings
+from ..musetalk_core.settings import LipSyncSettings
 from ..musetalk_core.tasks import LipSyncVideo
 from ..musetalk_core.timeline import rational_fps
 from .lipsync import decode_vae_input, loaded_models, model_inputs, setting_inputs
@@ -82,36 +82,13 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
         audio_encoder,
         face_models,
         fps,
-        mode,
-        bbox_shift,
-        extra_margin,
-        face,
-        parsing_mode,
-        left_cheek_width,
-        right_cheek_width,
-        expand,
-        blur,
-        upper_boundary_ratio,
-        audio_padding_left,
-        audio_padding_right,
-        segmentation,
-        batch_size,
         crf,
         pixel_format,
         audio=None,
         decode_vae=None,
+        **values,
     ) -> io.NodeOutput:
-        settings = LipSyncSettings(
-            bbox_shift=bbox_shift,
-            extra_margin=extra_margin,
-            face=face,
-            mode=mode,
-            segmentation=segmentation,
-            audio_padding_left=audio_padding_left,
-            audio_padding_right=audio_padding_right,
-            batch_size=batch_size,
-            mask=MaskSettings(parsing_mode, left_cheek_width, right_cheek_width, expand, blur, upper_boundary_ratio),
-        )
+        settings = LipSyncSettings().changed("Lip Sync Video (MuseTalk)", values)
         source, sound = open_video(video, audio)
         if sound is None:
             raise MuseTalkError(

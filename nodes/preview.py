@@ -11,7 +11,7 @@ from ..musetalk_core.media.audio import AudioSource
 from ..musetalk_core.media.source import FrameSource, TensorFrames
 from ..musetalk_core.preview import find_moment, make_take, report, sweep_shifts
 from ..musetalk_core.preview_sheet import preview_sheet, sweep_sheet
-from ..musetalk_core.settings import LipSyncSettings, MaskSettings
+from ..musetalk_core.settings import LipSyncSettings
 from ..musetalk_core.tasks import stream_tokens
 from ..musetalk_core.timeline import rational_fps
 from .audio import audio_inputs
@@ -97,33 +97,15 @@ class MuseTalkPreviewFrame(io.ComfyNode):
         face_models,
         seconds,
         source_fps,
-        bbox_shift,
-        extra_margin,
-        face,
-        parsing_mode,
-        left_cheek_width,
-        right_cheek_width,
-        expand,
-        blur,
-        upper_boundary_ratio,
-        audio_padding_left,
-        audio_padding_right,
         sweep,
         images=None,
         video=None,
         audio=None,
         decode_vae=None,
+        **values,
     ) -> io.NodeOutput:
-        settings = LipSyncSettings(
-            bbox_shift=bbox_shift,
-            extra_margin=extra_margin,
-            face=face,
-            audio_padding_left=audio_padding_left,
-            audio_padding_right=audio_padding_right,
-            batch_size=1,
-            mask=MaskSettings(parsing_mode, left_cheek_width, right_cheek_width, expand, blur, upper_boundary_ratio),
-        )
-        shifts = sweep_shifts(sweep, bbox_shift)
+        settings = LipSyncSettings(batch_size=1).changed("Preview Frame (MuseTalk)", values)
+        shifts = sweep_shifts(sweep, settings.bbox_shift)
         source, sound = _inputs(images, video, source_fps, audio)
         models = loaded_models(model, vae, decode_vae, audio_encoder, face_models, settings)
         tokens = stream_tokens(audio_encoder.encoder, sound, rational_fps(source.fps), settings)
@@ -133,8 +115,8 @@ class MuseTalkPreviewFrame(io.ComfyNode):
         for shift in shifts:
             takes.append(make_take(moment, shift, models, settings))
             progress.update(1)
-        current = takes[shifts.index(bbox_shift)]
-        sheets = preview_sheet(moment, current), sweep_sheet(moment, takes, bbox_shift)
+        current = takes[shifts.index(settings.bbox_shift)]
+        sheets = preview_sheet(moment, current), sweep_sheet(moment, takes, settings.bbox_shift)
         return io.NodeOutput(*map(_image, sheets), report(moment, current, takes))
 
 

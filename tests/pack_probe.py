@@ -47,7 +47,9 @@ def schemas():
         schema = node.GET_SCHEMA()
         facts[schema.node_id] = {
             "inputs": [item.id for item in schema.inputs],
-            "parameters": list(inspect.signature(node.execute).parameters),
+            "parameters": [
+                p.name for p in inspect.signature(node.execute).parameters.values() if p.kind != p.VAR_KEYWORD
+            ],
             "untold": [item.id for item in [*schema.inputs, *schema.outputs] if not item.tooltip],
         }
     return facts
