@@ -142,21 +142,3 @@ def test_execute_stays_short_and_nothing_is_caught_broadly():
                 assert lines <= 40, f"{path.name}: execute has {lines} lines"
             if isinstance(item, ast.ExceptHandler):
                 assert item.type is not None and ast.unparse(item.type) not in ("Exception", "BaseException"), path
-
-
-@pytest.mark.parametrize("language", ["en", "zh"])
-def test_locales_name_every_input_and_output(schemas, language):
-    known = json.loads((REPOSITORY / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
-    assert sorted(known) == sorted(NODE_IDS)
-    for node_id, schema in schemas.items():
-        assert list(known[node_id]["inputs"]) == schema["inputs"], node_id
-        assert known[node_id]["display_name"] and known[node_id]["description"]
-        assert all(item["name"] and item["tooltip"] for item in known[node_id]["inputs"].values())
-
-
-@pytest.mark.parametrize("node_id", NODE_IDS)
-def test_help_page_has_every_input(schemas, node_id):
-    text = (REPOSITORY / "web" / "docs" / node_id / "en.md").read_text(encoding="utf-8")
-    assert all(heading in text for heading in ("## Overview", "## Inputs", "## Outputs"))
-    for name in schemas[node_id]["inputs"]:
-        assert f"| `{name}` |" in text, name
