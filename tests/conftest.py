@@ -42,9 +42,11 @@ def comfy(comfy_inputs: list[Path]) -> Iterator[ComfyServer]:
     stop_server(server)
 
 
-@pytest.fixture(scope="session")
+# While Playwright's synchronous interface is open, an event loop runs in this thread and asyncio.run() of other tests
+# would fail: not for the session.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One Chromium for all tests of the page."""
+    """One Chromium for all tests of a file."""
     with chromium() as browser:
         yield browser
 
