@@ -91,7 +91,7 @@ def _import_mmpose() -> tuple[Any, Any]:
         import mmpose
         from mmengine.config import Config
         from mmpose import apis
-    except (ImportError, AssertionError) as error:  # mmcv and mmpose assert each other's versions
+    except (ImportError, AssertionError, RuntimeError) as error:  # they assert versions, torchvision its operators
         raise MuseTalkError(f"The detector mmpose cannot start ({error}); {INSTALL}, or choose dwpose.") from error
     path = Path(mmpose.__file__).parent / CONFIG
     if not path.is_file():

@@ -135,7 +135,7 @@ def thin_out(boxes: np.ndarray, overlap: float = OVERLAP) -> np.ndarray:
         kept.append(best)
         common = _area(np.maximum(best[:2], left[:, :2]), np.minimum(best[2:4], left[:, 2:4]))
         union = _area(best[:2], best[2:4]) + _area(left[:, :2], left[:, 2:4]) - common
-        left = left[common <= overlap * union]
+        left = left[common / union <= overlap]
     return np.reshape(kept, (-1, 5))
 
 
