@@ -83,6 +83,7 @@ def compare(ours: DWPoseEstimator, theirs: MMPoseEstimator, flip_test: bool) -> 
 
 def golden(theirs: MMPoseEstimator) -> dict[str, Any]:
     """mmpose's centres, sizes, points and scores for views made by seed: the warping of OpenCV is left out."""
+    theirs.net.load_state_dict(seeded(theirs.net.state_dict(), seed=0))
     views = np.stack([picture(HEIGHT, WIDTH, seed=50 + k) for k in range(len(GOLDEN_BOXES))])
     boxes = np.array(GOLDEN_BOXES, np.float32)
     samples = _samples(theirs, boxes)
@@ -91,6 +92,8 @@ def golden(theirs: MMPoseEstimator) -> dict[str, Any]:
         people = theirs.net.predict(normalised(views), samples)
     metas = [sample.metainfo for sample in samples]
     return {
+        "weights": 0,
+        "flip_indices": list(theirs.net.dataset_meta["flip_indices"]),
         "boxes": GOLDEN_BOXES,
         "view pictures": [50, 51],
         "centres": [np.ravel(meta["input_center"]).tolist() for meta in metas],

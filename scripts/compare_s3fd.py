@@ -26,23 +26,13 @@ from face_alignment.detection.sfd.detect import batch_detect
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY)]
 
-from seeded_weights import picture, seeded  # noqa: E402
+from seeded_weights import picture, seeded_s3fd  # noqa: E402
 
 from musetalk_core.nets.s3fd import MEAN_BGR, S3FD  # noqa: E402
 
 SIZES = ((256, 256), (360, 640), (333, 479), (64, 48), (40, 300))
-COARSE_SHARE = 0.003
-FINE_DOUBT = 1.5
 GOLDEN = (192, 256, 7)  # height, width, seed
 RESULTS = REPOSITORY / "benchmarks" / "results" / "s3fd_parity.json"
-
-
-def calm(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights with coarse heads that give no endless boxes, and fine ones that give few of equal probability."""
-    coarse = [name for name in weights if "_mbox_" in name and "_norm_" not in name]
-    fine = [name for name in weights if name.endswith("_norm_mbox_conf.bias")]
-    changed = {name: weights[name] * COARSE_SHARE for name in coarse}
-    return weights | changed | {name: weights[name] - FINE_DOUBT * torch.arange(len(weights[name])) for name in fine}
 
 
 def their_boxes(net: torch.nn.Module, frame: np.ndarray) -> np.ndarray:
@@ -76,7 +66,7 @@ def main() -> int:
     parser.add_argument("--golden", type=Path, help="also write this file")
     args = parser.parse_args()
     theirs, ours = sfd_detector.s3fd().eval(), S3FD().train(False)
-    weights = calm(seeded(theirs.state_dict(), seed=0))
+    weights = seeded_s3fd(theirs.state_dict(), seed=0)
     theirs.load_state_dict(weights)
     ours.load_state_dict(weights)  # strict: the same names and shapes
     rows = [compare(ours, theirs, size) for size in SIZES]

@@ -241,7 +241,9 @@ def _cut(measured: np.ndarray, truth: np.ndarray) -> lips.Clip:
 def ruler(engine: Engine, spoken: Sequence[Spoken]) -> tuple[lips.LipReport, list[np.ndarray], float]:
     """What the measurement says of perfect lips, the renderings: report, gaps by recording, mean lip jitter."""
     say("ruler: the renderings themselves")
-    found = [lips.find_landmarks(torch.from_numpy(one.rendered), engine.backends.get("mediapipe").detector) for one in spoken]
+    found = [
+        lips.find_landmarks(torch.from_numpy(one.rendered), engine.backends.get("mediapipe").detector) for one in spoken
+    ]
     gaps = [lips.lip_gap(points) for points in found]
     report = lips.compare([(gap, one.truth) for gap, one in zip(gaps, spoken, strict=True)])
     return report, gaps, float(np.mean([lip_jitter(points) for points in found]))

@@ -7,7 +7,6 @@ import collections
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import skimage.data
 import torch
@@ -87,7 +86,7 @@ def fitted_s3fd() -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def fitted_dwpose() -> dict[str, torch.Tensor]:
-    """The state dict of a DWPose that sees landmarks() in the portrait, plain and mirrored, with score 1, and nothing in black."""
+    """The state dict of a DWPose that sees landmarks() in the portrait, mirrored too, and nothing in black."""
     net = DWPose().train(False)
     net.load_state_dict(seeded(net.state_dict(), seed=1))
     centres, sizes = views(np.array([[0, 0, SIZE, SIZE]]))

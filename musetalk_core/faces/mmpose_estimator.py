@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -68,6 +69,7 @@ def stand_ins() -> Iterator[None]:
             if not _installed(shown_by):
                 for name, attributes in modules.items():
                     module = ModuleType(name)
+                    module.__spec__ = ModuleSpec(name, None)  # or whoever asks for it while it is there would fail
                     for attribute in attributes:
                         setattr(module, attribute, type(attribute, (), {}))
                     sys.modules[name] = module
