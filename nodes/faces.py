@@ -52,9 +52,9 @@ def detector_input() -> io.Input:
         "detector",
         options=list(DETECTORS),
         default="auto",
-        tooltip="What finds faces. mediapipe: inside the pack, about 20 ms for a frame. dwpose: S3FD and DWPose as "
-        "MuseTalk uses them, for a GPU; 497 MB of weights. mmpose: the same by the real mmpose, if you installed it. "
-        "auto: dwpose if its weights are there, else mediapipe.",
+        tooltip="What finds faces. mediapipe: inside the pack, fast even on a CPU. dwpose: S3FD and DWPose, as "
+        "MuseTalk itself has it, for a GPU; needs 497 MB of weights. mmpose: the same through the real mmpose, if you "
+        "installed that. auto: dwpose if its weights are there, else mediapipe.",
     )
 
 
