@@ -13,7 +13,7 @@ from .audio_features import AudioEncoder, WhisperEncoder
 from .blending import Masker
 from .errors import MissingWeightsError, MuseTalkError
 from .face_parsing import FaceParser
-from .faces.detector import FaceDetector
+from .faces.backends import Backends
 from .faces.locator import FaceLocator
 from .generator import Generator, MuseTalkGenerator
 from .latents import Codec, DiffusersCodec
@@ -49,19 +49,22 @@ class WeightChoice:
 class Engine:
     """Loaded networks that do not depend on a run's settings.
 
-    parser is None when BiSeNet's weights are absent: masks are then drawn from landmarks.
+    backends: the face detectors, loaded when a run's settings first ask for them. parser is None when BiSeNet's
+    weights are absent: masks are then drawn from landmarks.
     """
 
     codec: Codec
     generator: Generator
     audio_encoder: AudioEncoder
-    detector: FaceDetector
+    backends: Backends
     parser: FaceParser | None
     version: str
 
     def models(self, settings: LipSyncSettings) -> Models:
-        """The networks joined with a run's settings."""
-        locator = FaceLocator(self.detector, settings.bbox_shift, settings.extra_margin, settings.face)
+        """The networks joined with a run's settings; raises MuseTalkError when their detector cannot be had."""
+        backend = self.backends.get(settings.detector)
+        backend.nets.to(self.backends.device)
+        locator = FaceLocator(backend.detector, settings.bbox_shift, settings.extra_margin, settings.face)
         masker = Masker(self.parser, settings.mask)
         return Models(self.codec, self.codec, self.generator, locator, masker)
 
@@ -99,17 +102,17 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def load_engine(choice: WeightChoice, folders: ModelFolders, device: torch.device, dtype: torch.dtype) -> Engine:
-    """Load every network of a choice onto `device`; UNet and VAE in `dtype`, the small nets in float32.
+    """Load the networks of a choice onto `device`; UNet and VAE in `dtype`, the small nets in float32.
 
     Raises MissingWeightsError with the command that gets the file, MuseTalkError for a wrong file.
     """
-    detector = FaceDetector(FaceDetector.load_nets().to(device), device)
+    backends = Backends(folders, device)
     parser = _load_parser(choice, folders, device)
     if choice.version == "demo":
         from .demo.loader import load_demo
 
         demo = load_demo(device, torch.float32)
-        return Engine(demo.codec, demo.generator, demo.audio_encoder, detector, parser, "demo")
+        return Engine(demo.codec, demo.generator, demo.audio_encoder, backends, parser, "demo")
     if choice.version not in UNET_OF_VERSION:
         raise MuseTalkError(f"The version {choice.version!r} is unknown; choose one of {', '.join(VERSIONS)}.")
     # diffusers' and transformers' classes carry no usable types for .to() and .config.
@@ -123,7 +126,7 @@ def load_engine(choice: WeightChoice, folders: ModelFolders, device: torch.devic
         DiffusersCodec(vae.to(device), device, dtype),
         MuseTalkGenerator(unet.to(device), layout, device, dtype),
         WhisperEncoder(whisper.to(device), device, torch.float32),
-        detector,
+        backends,
         parser,
         choice.version,
     )

@@ -12,6 +12,8 @@ ParsingMode = Literal["jaw", "raw", "neck"]
 PARSING_MODES: tuple[ParsingMode, ...] = ("jaw", "raw", "neck")
 FaceChoice = Literal["largest", "left", "right"]
 FACE_CHOICES: tuple[FaceChoice, ...] = ("largest", "left", "right")
+DetectorChoice = Literal["auto", "dwpose", "mediapipe", "mmpose"]
+DETECTORS: tuple[DetectorChoice, ...] = ("auto", "dwpose", "mediapipe", "mmpose")
 Segmentation = Literal["overlap", "upstream"]
 SEGMENTATIONS: tuple[Segmentation, ...] = ("overlap", "upstream")
 
@@ -67,7 +69,7 @@ class LipSyncSettings:
     bbox_shift: pixels, moves the box's top edge by twice that (positive opens the mouth more). extra_margin:
     pixels added below the chin. audio paddings: video frames of 1/25 s of audio context on each side.
     batch_size: frames in one pass of the networks. allow_no_face: a source without any face is passed through
-    with the new sound instead of being refused.
+    with the new sound instead of being refused. detector: what finds faces, see faces.backends.
     """
 
     bbox_shift: int = 0
@@ -79,6 +81,7 @@ class LipSyncSettings:
     audio_padding_right: int = 2
     batch_size: int = 8
     allow_no_face: bool = False
+    detector: DetectorChoice = "auto"
     mask: MaskSettings = MaskSettings()
 
     def __post_init__(self) -> None:
@@ -90,6 +93,7 @@ class LipSyncSettings:
         _whole("audio_padding_left", self.audio_padding_left, 0, 25)
         _whole("audio_padding_right", self.audio_padding_right, 0, 25)
         _whole("batch_size", self.batch_size, 1, 1024)
+        _one_of("detector", self.detector, DETECTORS)
 
     @classmethod
     def for_version(cls, version: str, **changes: Any) -> "LipSyncSettings":

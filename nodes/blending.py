@@ -103,7 +103,7 @@ class MuseTalkBlendFaceParsing(io.ComfyNode):
         _check_size(frames.shape[1:3], track.image_size)
         result = new_frames(len(frames), frames)
         face_masks = torch.zeros((len(frames), 256, 256))
-        load_on_device(face_models.patchers, SMALL_NET_BYTES)
+        load_on_device(face_models.parser_patchers, SMALL_NET_BYTES)
         masker = Masker(face_models.parser, MaskSettings(**values))
         progress = comfy.utils.ProgressBar(len(frames))
         masks = lambda start, stop: masker.masks(frames[start:stop], track.select(range(start, stop)))  # noqa: E731

@@ -1,7 +1,7 @@
 """Networks under ComfyUI's memory management, and a ComfyUI VAE as the core's Codec."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import comfy.model_management as mm
 import comfy.sd
@@ -10,16 +10,21 @@ from comfy.model_patcher import ModelPatcher
 from comfy.taesd.taesd import TAESD
 
 from ..musetalk_core.audio_features import AudioEncoder
-from ..musetalk_core.errors import MuseTalkError
+from ..musetalk_core.errors import MissingWeightsError, MuseTalkError
 from ..musetalk_core.face_parsing import FaceParser
-from ..musetalk_core.faces.detector import FaceDetector
+from ..musetalk_core.faces.backends import Backends
+from ..musetalk_core.faces.detector import Detector
 from ..musetalk_core.generator import Generator
+from ..musetalk_core.settings import DetectorChoice
+from ..musetalk_core.weights.folders import PACK_DIR
 
 # Live activations of MuseTalk's UNet for one frame in a 2-byte type: 16 MiB counted with fused attention, up to 48
 # more for the 8 x 1024 x 1024 scores without.
 UNET_BYTES_PER_FRAME = 64 * 2**20
 # Counted: BiSeNet on 8 regions 280 MiB, Whisper-tiny 34 MiB.
 SMALL_NET_BYTES = 512 * 2**20
+# S3FD on a frame of 1280x1280, its largest: three layers of 64 channels in float32 at a time.
+DETECTOR_BYTES = 3 * 64 * 4 * 1280**2
 
 
 @dataclass(frozen=True)
@@ -46,15 +51,37 @@ class ComfyAudioEncoder:
 
 @dataclass(frozen=True)
 class ComfyFaceModels:
-    """MUSETALK_FACE_MODELS: the detector, and BiSeNet's parser or None (masks are then drawn from landmarks)."""
+    """MUSETALK_FACE_MODELS: the detectors, and BiSeNet's parser or None (masks are then drawn from landmarks).
 
-    detector: FaceDetector
+    detector_patchers: of the detectors loaded so far, by their backend's name.
+    """
+
+    backends: Backends
     parser: FaceParser | None
-    patchers: tuple[ModelPatcher, ...]
+    parser_patchers: tuple[ModelPatcher, ...]
+    detector_patchers: dict[str, ModelPatcher] = field(default_factory=dict)
+
+    def detector(self, choice: DetectorChoice) -> tuple[Detector, ModelPatcher]:
+        """The detector of a choice, loaded at the first call, and its patcher, which is loaded before it is used.
+
+        Raises MuseTalkError when something for it is missing, with the command that gets it.
+        """
+        try:
+            backend = self.backends.get(choice)
+        except MissingWeightsError as error:
+            raise run_in_pack(error) from error
+        if backend.name not in self.detector_patchers:
+            self.detector_patchers[backend.name] = small_patcher(backend.nets)
+        return backend.detector, self.detector_patchers[backend.name]
 
     def get_models(self) -> list[ModelPatcher]:
         """For ComfyUI, which asks sockets' values for the models in use."""
-        return list(self.patchers)
+        return [*self.parser_patchers, *self.detector_patchers.values()]
+
+
+def run_in_pack(error: MissingWeightsError) -> MissingWeightsError:
+    """The error with where its command runs: who works in the page has no shell in the pack's folder open."""
+    return MissingWeightsError(f"{str(error).rstrip('.')}, run in {PACK_DIR} with ComfyUI's Python.")
 
 
 class MuseTalkNet(torch.nn.Module):

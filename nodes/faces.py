@@ -10,8 +10,8 @@ from ..musetalk_core.errors import MuseTalkError
 from ..musetalk_core.faces.geometry import bbox_shift_range, crop_face
 from ..musetalk_core.faces.locator import FaceLocator
 from ..musetalk_core.faces.track import FaceTrack
-from ..musetalk_core.settings import FACE_CHOICES
-from .comfy_models import SMALL_NET_BYTES, load_on_device
+from ..musetalk_core.settings import DETECTORS, FACE_CHOICES
+from .comfy_models import DETECTOR_BYTES, load_on_device
 from .sockets import MuseTalkFaceModels, MuseTalkFaceTrack, matched_frames
 
 FACE_MODELS_TOOLTIP = "The face networks of Load MuseTalk Models."
@@ -46,6 +46,18 @@ def face_inputs() -> list[io.Input]:
     ]
 
 
+def detector_input() -> io.Input:
+    """What finds the faces; the last widget of every node that has it."""
+    return io.Combo.Input(
+        "detector",
+        options=list(DETECTORS),
+        default="auto",
+        tooltip="What finds faces. mediapipe: inside the pack, fast even on a CPU. dwpose: S3FD and DWPose, as "
+        "MuseTalk itself has it, for a GPU; needs 497 MB of weights. mmpose: the same through the real mmpose, if you "
+        "installed that. auto: dwpose if its weights are there, else mediapipe.",
+    )
+
+
 class MuseTalkFaceDetectAndCrop(io.ComfyNode):
     """Frames in, faces of 256x256 and their places out."""
 
@@ -60,6 +72,7 @@ class MuseTalkFaceDetectAndCrop(io.ComfyNode):
                 io.Image.Input("images", tooltip="The frames of Match Frames."),
                 MuseTalkFaceModels.Input("face_models", tooltip=FACE_MODELS_TOOLTIP),
                 *face_inputs(),
+                detector_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="crops", tooltip="One face per frame, 256x256; black where none is."),
@@ -71,10 +84,11 @@ class MuseTalkFaceDetectAndCrop(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images, face_models, bbox_shift, extra_margin, face) -> io.NodeOutput:
+    def execute(cls, images, face_models, bbox_shift, extra_margin, face, detector) -> io.NodeOutput:
         frames = matched_frames(images)
-        load_on_device(face_models.patchers, SMALL_NET_BYTES)
-        locator = FaceLocator(face_models.detector, bbox_shift, extra_margin, face)
+        finder, patcher = face_models.detector(detector)
+        load_on_device([patcher], DETECTOR_BYTES)
+        locator = FaceLocator(finder, bbox_shift, extra_margin, face)
         progress = comfy.utils.ProgressBar(len(frames))
         crops = torch.zeros((len(frames), 256, 256, 3))
         tracks = []

@@ -13,8 +13,8 @@ from ..musetalk_core.settings import LipSyncSettings
 from ..musetalk_core.timeline import MATCH_MODES, output_count, rational_fps
 from .audio import AUDIO_ENCODER_TOOLTIP, audio_inputs
 from .blending import mask_inputs
-from .comfy_models import SMALL_NET_BYTES, ComfyCodec, load_on_device
-from .faces import FACE_MODELS_TOOLTIP, face_inputs
+from .comfy_models import DETECTOR_BYTES, ComfyCodec, load_on_device
+from .faces import FACE_MODELS_TOOLTIP, detector_input, face_inputs
 from .frames import MODE_TOOLTIP, time_inputs
 from .latents import batch_input
 from .sockets import (
@@ -62,17 +62,19 @@ def decode_vae_input() -> io.Input:
 def loaded_models(model, vae, decode_vae, audio_encoder, face_models, settings: LipSyncSettings) -> Models:
     """The networks of the chain from the nodes' inputs, all on their devices: they take turns in every batch."""
     codec = ComfyCodec(vae)
+    detector, detector_patcher = face_models.detector(settings.detector)
     models = Models(
         codec=codec,
         decode_codec=codec if decode_vae is None else ComfyCodec(decode_vae),
         generator=model.generator,
-        locator=FaceLocator(face_models.detector, settings.bbox_shift, settings.extra_margin, settings.face),
+        locator=FaceLocator(detector, settings.bbox_shift, settings.extra_margin, settings.face),
         masker=Masker(face_models.parser, settings.mask),
     )
     codecs = {models.codec, models.decode_codec}
-    patchers = [model.patcher, audio_encoder.patcher, *face_models.patchers, *(codec.patcher for codec in codecs)]
+    patchers = [model.patcher, audio_encoder.patcher, detector_patcher, *face_models.parser_patchers]
+    patchers += [codec.patcher for codec in codecs]
     size = settings.batch_size
-    load_on_device(patchers, max(model.memory(size), *(codec.memory(size) for codec in codecs), SMALL_NET_BYTES))
+    load_on_device(patchers, max(model.memory(size), *(codec.memory(size) for codec in codecs), DETECTOR_BYTES))
     return models
 
 
@@ -91,6 +93,7 @@ class MuseTalkLipSync(io.ComfyNode):
                 *time_inputs(),
                 *model_inputs(),
                 *setting_inputs(),
+                detector_input(),
                 decode_vae_input(),
             ],
             outputs=[

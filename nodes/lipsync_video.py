@@ -12,6 +12,7 @@ from ..musetalk_core.media.video_writer import MAX_CRF, PIXEL_FORMATS
 from ..musetalk_core.settings import LipSyncSettings
 from ..musetalk_core.tasks import LipSyncVideo
 from ..musetalk_core.timeline import rational_fps
+from .faces import detector_input
 from .lipsync import decode_vae_input, loaded_models, model_inputs, setting_inputs
 from .video import open_video
 
@@ -55,6 +56,7 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
                     tooltip="How colours are stored. yuv420p plays everywhere. 422 and 444 keep sharp coloured edges, "
                     "10le (10 bits) smooth gradients: for further editing; many players and browsers do not open them.",
                 ),
+                detector_input(),
                 io.Audio.Input(
                     "audio",
                     optional=True,

@@ -15,12 +15,20 @@ from ..musetalk_core.demo.loader import UNTRAINED, read_demo, wrap_demo
 from ..musetalk_core.engine import PRECISIONS, UNET_OF_VERSION, VERSIONS, choose_dtype
 from ..musetalk_core.errors import MissingWeightsError
 from ..musetalk_core.face_parsing import FaceParser
-from ..musetalk_core.faces.detector import FaceDetector
+from ..musetalk_core.faces.backends import Backends
 from ..musetalk_core.generator import MuseTalkGenerator
 from ..musetalk_core.weights.catalogue import WEIGHTS
-from ..musetalk_core.weights.folders import PACK_DIR, ModelFolders
+from ..musetalk_core.weights.folders import ModelFolders
 from ..musetalk_core.weights.models import comfy_vae_state_dict, load_bisenet, load_unet, load_whisper
-from .comfy_models import ComfyAudioEncoder, ComfyFaceModels, ComfyGenerator, DemoVAE, main_patcher, small_patcher
+from .comfy_models import (
+    ComfyAudioEncoder,
+    ComfyFaceModels,
+    ComfyGenerator,
+    DemoVAE,
+    main_patcher,
+    run_in_pack,
+    small_patcher,
+)
 from .sockets import MuseTalkAudioEncoder, MuseTalkFaceModels, MuseTalkModel
 
 log = logging.getLogger(__name__)
@@ -124,8 +132,7 @@ def _find(folders: ModelFolders, entry_id: str) -> Path:
     try:
         return folders.find(entry_id)
     except MissingWeightsError as error:
-        # Who works in the page has no shell in the pack's folder open, where the command would just run.
-        raise MissingWeightsError(f"{str(error).rstrip('.')}, run in {PACK_DIR} with ComfyUI's Python.") from error
+        raise run_in_pack(error) from error
 
 
 def _own_unet(name: str) -> Path:
@@ -171,14 +178,10 @@ def _demo(
 
 def _face_models(folders: ModelFolders) -> ComfyFaceModels:
     device = mm.text_encoder_device()
-    nets = FaceDetector.load_nets()
-    patchers = [small_patcher(nets)]
-    parser = None
+    backends = Backends(folders, device)
     try:
         bisenet = load_bisenet(folders.find("bisenet"))
     except MissingWeightsError as error:
         log.info("Masks are drawn from landmarks, without face parsing: %s", error)
-    else:
-        parser = FaceParser(bisenet, device)
-        patchers.append(small_patcher(bisenet))
-    return ComfyFaceModels(FaceDetector(nets, device), parser, tuple(patchers))
+        return ComfyFaceModels(backends, None, ())
+    return ComfyFaceModels(backends, FaceParser(bisenet, device), (small_patcher(bisenet),))

@@ -16,7 +16,7 @@ from ..musetalk_core.tasks import stream_tokens
 from ..musetalk_core.timeline import rational_fps
 from .audio import audio_inputs
 from .blending import mask_inputs
-from .faces import face_inputs
+from .faces import detector_input, face_inputs
 from .lipsync import decode_vae_input, loaded_models, model_inputs
 from .sockets import audio_source, source_frames
 from .video import open_video
@@ -62,6 +62,7 @@ class MuseTalkPreviewFrame(io.ComfyNode):
                     tooltip="bbox_shifts to compare on the second sheet, in pixels, at most 24; the current one is "
                     "added. Each costs one more frame. Empty: only the current one.",
                 ),
+                detector_input(),
                 io.Image.Input(
                     "images", optional=True, tooltip="The source frames, or one picture. Connect this or video."
                 ),

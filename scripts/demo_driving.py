@@ -21,16 +21,18 @@ from musetalk_core.audio_features import SAMPLE_RATE, extract_features
 from musetalk_core.demo.loader import DemoModels, load_demo
 from musetalk_core.engine import Engine
 from musetalk_core.evaluation import image, lips
-from musetalk_core.faces.detector import FaceDetector
+from musetalk_core.faces.backends import Backends
+from musetalk_core.faces.detector import Detector
 from musetalk_core.faces.track import FaceTrack
 from musetalk_core.media.source import TensorFrames
 from musetalk_core.pipeline import Report, lip_sync
 from musetalk_core.settings import LipSyncSettings
 from musetalk_core.tasks import locate_all
 from musetalk_core.timeline import source_index
+from musetalk_core.weights.folders import ModelFolders
 
 FPS = Fraction(25)
-SETTINGS = LipSyncSettings.for_version("demo")
+SETTINGS = LipSyncSettings.for_version("demo", detector="mediapipe")
 SILENCE_SECONDS = 3
 MOTION_SEED = 5
 BAND = 6  # pixels inside the mask's border in which a blurred face would show
@@ -62,7 +64,7 @@ def drive(engine: Engine, pictures: np.ndarray, samples: np.ndarray) -> Driven:
     shown = [source_index(i, len(source), FPS, FPS, SETTINGS.mode) for i in range(len(output))]
     masks = models.masker.masks(source.frames, track)
     full = np.stack([_full_mask(mask, track, k) for k, mask in enumerate(masks)])
-    found = lips.find_landmarks(torch.from_numpy(output), engine.detector)
+    found = lips.find_landmarks(torch.from_numpy(output), engine.backends.get("mediapipe").detector)
     own = lips.lip_gap(np.zeros((len(source), 68, 2)) if track.landmarks is None else track.landmarks)
     return Driven(pictures[shown], output, full[shown], found, lips.lip_gap(found), own[shown])
 
@@ -113,8 +115,8 @@ def _ratio(pairs: list[tuple[float, float]]) -> float:
 def load_engine(path: Path | None, dtype: torch.dtype = torch.float32) -> tuple[Engine, DemoModels]:
     """The demo model in the pipeline's engine, as `infer --version demo` has it, and the model itself."""
     models = load_demo("cpu", dtype, path)
-    detector = FaceDetector(FaceDetector.load_nets())
-    return Engine(models.codec, models.generator, models.audio_encoder, detector, None, "demo"), models
+    backends = Backends(ModelFolders.default(), torch.device("cpu"))
+    return Engine(models.codec, models.generator, models.audio_encoder, backends, None, "demo"), models
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ def mean_figures(driven: Sequence[Driven]) -> dict[str, float]:
     return {name: float(np.mean([figures[name] for figures in each])) for name in each[0]}
 
 
-def make_portrait(detector: FaceDetector) -> Portrait:
+def make_portrait(detector: Detector) -> Portrait:
     """The portrait of the training's first identity."""
     picture = enlarged(astronaut())
     mesh = find_mesh(picture, detector)
@@ -239,7 +241,9 @@ def _cut(measured: np.ndarray, truth: np.ndarray) -> lips.Clip:
 def ruler(engine: Engine, spoken: Sequence[Spoken]) -> tuple[lips.LipReport, list[np.ndarray], float]:
     """What the measurement says of perfect lips, the renderings: report, gaps by recording, mean lip jitter."""
     say("ruler: the renderings themselves")
-    found = [lips.find_landmarks(torch.from_numpy(one.rendered), engine.detector) for one in spoken]
+    found = [
+        lips.find_landmarks(torch.from_numpy(one.rendered), engine.backends.get("mediapipe").detector) for one in spoken
+    ]
     gaps = [lips.lip_gap(points) for points in found]
     report = lips.compare([(gap, one.truth) for gap, one in zip(gaps, spoken, strict=True)])
     return report, gaps, float(np.mean([lip_jitter(points) for points in found]))
@@ -253,7 +257,7 @@ def precision_psnr(still: Driven, path: Path | None, one: Spoken, dtype: torch.d
     return min(image.psnr(a, b, mask >= image.INSIDE) for a, b, mask in pairs)
 
 
-def generated_psnr(result: SourceResult, spoken: Sequence[Spoken], detector: FaceDetector) -> float:
+def generated_psnr(result: SourceResult, spoken: Sequence[Spoken], detector: Detector) -> float:
     """Mean PSNR of the mouth, generated on the still, against the rendering of the same words."""
     values = []
     for driven, one in zip(result.driven, spoken, strict=True):

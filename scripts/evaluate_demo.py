@@ -169,7 +169,8 @@ def evaluate(args: argparse.Namespace) -> list[Check]:
     """Everything; writes the result file and the sheet."""
     engine, models = load_engine(args.model)
     paths = fetch(args.inputs)
-    portrait = make_portrait(engine.detector)
+    detector = engine.backends.get("mediapipe").detector
+    portrait = make_portrait(detector)
     spoken = [speak(portrait, clip, path) for clip, path in zip(CLIPS, paths, strict=True) if clip.key in args.clip]
     speeds = {name: measure(load_engine(args.model, dtype)[1]) for name, dtype in DTYPES.items()}
     ruled, ruled_gaps, ruled_jitter = ruler(engine, spoken)
@@ -180,7 +181,10 @@ def evaluate(args: argparse.Namespace) -> list[Check]:
     low = precision_psnr(results["still"].driven[0], args.model, spoken[0], torch.bfloat16)
     checks += [
         Check("still: bf16 against fp32, lowest PSNR of a frame's replaced region, dB", low, least=35),
-        Check("still: mouth PSNR against the rendering, dB", generated_psnr(results["still"], spoken, engine.detector)),
+        Check(
+            "still: mouth PSNR against the rendering, dB",
+            generated_psnr(results["still"], spoken, detector),
+        ),
         *[
             Check(f"ruler on perfect lips: {name}", value)
             for name, value in (

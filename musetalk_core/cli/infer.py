@@ -11,7 +11,7 @@ from typing import Any
 from ..engine import PRECISIONS, VERSIONS, Engine, WeightChoice, choose_device, choose_dtype, load_engine
 from ..errors import MuseTalkError
 from ..media.video_writer import PIXEL_FORMATS
-from ..settings import FACE_CHOICES, PARSING_MODES, SEGMENTATIONS, LipSyncSettings, MaskSettings
+from ..settings import DETECTORS, FACE_CHOICES, PARSING_MODES, SEGMENTATIONS, LipSyncSettings, MaskSettings
 from ..tasks import Task, output_path, read_tasks, run_task
 from ..timeline import MATCH_MODES, rational_fps
 from ..weights.folders import ModelFolders
@@ -68,6 +68,7 @@ def add_settings(group: Any) -> None:
     option(group, "bbox-shift", type=int, help="pixels; positive opens the mouth more; ignored by v1.5 upstream (0)")
     option(group, "extra-margin", type=int, help="pixels added below the chin; v1.5: 10, v1.0: 0")
     option(group, "face", choices=FACE_CHOICES, help="which face when there are several")
+    option(group, "detector", choices=DETECTORS, help="what finds faces; auto: dwpose if its weights are there")
     option(group, "mode", choices=MATCH_MODES, help="what to show when the audio is longer than the video")
     option(group, "segmentation", choices=SEGMENTATIONS, help="audio over 30 s: overlapping windows or hard cuts")
     option(group, "audio-padding-length-left", dest="audio_padding_left", type=int, help="past context, 1/25 s each")

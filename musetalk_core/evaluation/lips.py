@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..errors import MuseTalkError
-from ..faces.detector import FaceDetector
+from ..faces.detector import Detector
 
 UPPER_LIP, LOWER_LIP = 62, 66  # the middle of the inner lips, iBUG points
 EYE_CORNERS = (36, 45)
@@ -34,7 +34,7 @@ def lip_gap(landmarks: np.ndarray) -> np.ndarray:
     return lips / np.where(eyes > 0, eyes, np.nan)
 
 
-def find_landmarks(frames: Iterable[torch.Tensor], detector: FaceDetector) -> np.ndarray:
+def find_landmarks(frames: Iterable[torch.Tensor], detector: Detector) -> np.ndarray:
     """The largest face of every frame (H,W,3): (N,68,2) float32 iBUG points in pixels, NaN where there is none.
 
     Each frame is looked at by itself: nothing is smoothed over time.

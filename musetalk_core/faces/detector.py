@@ -1,7 +1,9 @@
 """Finds faces in a frame with the embedded networks: BlazeFace boxes, then FaceMesh points."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ FLAG = 0.8  # least probability of the mesh that it sees a face
 OVERLAP = 0.3  # boxes with more intersection over union are one face
 MESH_VIEW = 1.5  # the mesh looks at a square this much larger than the face
 MESH_BATCH = 8
+MOVED = 0.1  # of the view: the mesh of a face that moved further between two frames is looked at again
 TILES_FROM = 720  # pixels of the longer side; in smaller frames a face lost to the whole view is no use anyway
 TILE_OVERLAP = 0.25
 
@@ -32,7 +35,7 @@ IBUG_TO_MESH = (
 )
 # Points between two mesh points: iBUG point -> (mesh point, other mesh point, share of the other).
 BETWEEN = {27: (168, 6, 0.43), 29: (5, 195, 0.26)}
-EYE_CORNERS = (33, 263)
+EYE_CORNERS, IBUG_EYES = (33, 263), (36, 45)  # outer corners: mesh points, iBUG points
 POINTS = [0, 2, 3, 4, 5, 6, 7]  # rows of a BlazeFace answer that are places; row 1 is width and height
 
 
@@ -49,6 +52,16 @@ class Face:
     def area(self) -> float:
         """Square pixels of the box."""
         return float((self.box[2] - self.box[0]) * (self.box[3] - self.box[1]))
+
+
+class Detector(Protocol):
+    """What finds faces: FaceDetector here, or any other with the same two methods."""
+
+    def detect(self, frame: torch.Tensor) -> list[Face]:
+        """The frame's faces, largest first. frame: (H,W,3) RGB, uint8 0..255 or floating 0..1."""
+
+    def follow(self, frame: torch.Tensor, faces: Sequence[Face]) -> list[Face | None]:
+        """The same faces in the next frame, looked for where they were, without a search; None where lost."""
 
 
 class FaceNets(nn.Module):
@@ -108,6 +121,27 @@ class FaceDetector:
             if faces:
                 return sorted(faces, key=lambda face: -face.area)
         return []
+
+    @torch.inference_mode()
+    def follow(self, frame: torch.Tensor, faces: Sequence[Face]) -> list[Face | None]:
+        """The same faces in the next frame, by the mesh alone in the view that their last points ask for.
+
+        frame: as for detect. Each keeps its score; None where the mesh sees no face. About a third of detect's time.
+        """
+        picture = Picture(frame)
+        found: list[Face | None] = []
+        for start in range(0, len(faces), MESH_BATCH):
+            part = faces[start : start + MESH_BATCH]
+            views = [_last_view(face) for face in part]
+            meshes, flags = self._look(picture, views)
+            moved = [k for k, mesh in enumerate(meshes) if _moved(views[k], _mesh_view(mesh))]
+            if moved:
+                again, sure = self._look(picture, [_mesh_view(meshes[k]) for k in moved])
+                for k, mesh, flag in zip(moved, again, sure, strict=True):
+                    meshes[k], flags[k] = mesh, flag
+            for face, mesh, flag in zip(part, meshes, flags, strict=True):
+                found.append(_face(mesh, face.score, picture) if flag >= FLAG else None)
+        return found
 
     def _candidates(self, picture: Picture, net: BlazeFaceShort | BlazeFaceFull, views: list[View]) -> _Candidates:
         pixels = self._pixels(picture, views, net.size)
@@ -171,10 +205,28 @@ def _mesh_view(mesh: np.ndarray) -> View:
     return View.upright(box, mesh[EYE_CORNERS[0]], mesh[EYE_CORNERS[1]], MESH_VIEW)
 
 
-def _face(mesh: np.ndarray, score: float, picture: Picture) -> Face:
+def _last_view(face: Face) -> View:
+    """The view that a face's points ask for; its box is cut to the image, its points are not."""
+    points = face.landmarks
+    box = np.concatenate([np.minimum(face.box[:2], points.min(0)), np.maximum(face.box[2:], points.max(0))])
+    return View.upright(box, points[IBUG_EYES[0]], points[IBUG_EYES[1]], MESH_VIEW)
+
+
+def _moved(view: View, other: View) -> bool:
+    away = max(abs(view.x - other.x), abs(view.y - other.y), abs(view.size - other.size))
+    return away > MOVED * view.size
+
+
+def ibug_points(mesh: np.ndarray) -> np.ndarray:
+    """The 68 iBUG points (68,2) of mediapipe's 468 or 478 mesh points (N,2), in the same unit."""
     landmarks = mesh[list(IBUG_TO_MESH)]
     for point, (first, second, share) in BETWEEN.items():
         landmarks[point] = (1 - share) * mesh[first] + share * mesh[second]
+    return landmarks
+
+
+def _face(mesh: np.ndarray, score: float, picture: Picture) -> Face:
+    landmarks = ibug_points(mesh)
     limit = [picture.width, picture.height, picture.width, picture.height]
     box = np.concatenate([mesh.min(0), mesh.max(0)]).clip(0, limit)
     return Face(box.astype(np.float32), landmarks.astype(np.float32), score)

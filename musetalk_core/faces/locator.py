@@ -5,7 +5,7 @@ import torch
 
 from ..errors import MuseTalkError
 from ..settings import FACE_CHOICES, FaceChoice
-from .detector import Face, FaceDetector
+from .detector import Detector, Face
 from .geometry import box_overlap, crop_box
 from .track import FaceTrack
 
@@ -25,7 +25,7 @@ class FaceLocator:
 
     def __init__(
         self,
-        detector: FaceDetector,
+        detector: Detector,
         bbox_shift: int = 0,
         extra_margin: int = 10,
         face: FaceChoice = "largest",

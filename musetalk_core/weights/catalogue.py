@@ -241,6 +241,7 @@ WEIGHTS: tuple[WeightEntry, ...] = (UNET_V15, UNET_V10, VAE, WHISPER, BISENET, D
 GROUPS: dict[str, tuple[WeightEntry, ...]] = {
     "v1.5": (UNET_V15, VAE, WHISPER, BISENET),
     "v1.0": (UNET_V10, VAE, WHISPER, BISENET),
+    "faces": (DWPOSE, S3FD),
     "all": WEIGHTS,
 }
 
@@ -254,7 +255,7 @@ def find_entry(entry_id: str) -> WeightEntry:
 
 
 def select(names: list[str]) -> list[WeightEntry]:
-    """Entries of ids and group names (v1.5, v1.0, all), each once, in the order asked.
+    """Entries of ids and group names (v1.5, v1.0, faces, all), each once, in the order asked.
 
     Raises MuseTalkError for a name that is neither.
     """

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
     from ..nets.bisenet import BiSeNet
+    from ..nets.dwpose import DWPose
+    from ..nets.s3fd import S3FD
 
 _VAE_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _WHISPER_FILES = ("model.safetensors", "pytorch_model.bin", "tiny.pt")
@@ -95,19 +97,42 @@ def load_bisenet(path: Path | str) -> BiSeNet:
     from ..nets.bisenet import BiSeNet
 
     classes = state["conv_out.conv_out.weight"].shape[0]
-    counters = {
-        f"{name[: -len('running_mean')]}num_batches_tracked": torch.zeros((), dtype=torch.long)
-        for name in state
-        if name.endswith("running_mean")
-    }
-    return _assemble(lambda: BiSeNet(classes), counters | state, torch.float32, path)
+    return _assemble(lambda: BiSeNet(classes), _with_counters(state), torch.float32, path)
+
+
+def load_dwpose(path: Path | str) -> DWPose:
+    """DWPose's network, float32 on the CPU. Errors as in load_unet."""
+    state = dwpose_state_dict(path)
+    from ..nets.dwpose import DWPose
+
+    return _assemble(DWPose, state, torch.float32, Path(path))
+
+
+def dwpose_state_dict(path: Path | str) -> StateDict:
+    """The tensors of dw-ll_ucoco_384.pth under mmpose's names; batch-norm counters may be absent in the file.
+
+    Raises MissingWeightsError, or MuseTalkError naming what the file is.
+    """
+    path = Path(path)
+    state = read_state_dict(path)
+    if "backbone.stem.0.conv.weight" not in state or "head.cls_x.weight" not in state:
+        raise refuse(path, state, "a DWPose network")
+    return _with_counters(state)
+
+
+def load_s3fd(path: Path | str) -> S3FD:
+    """The S3FD face detector, float32 on the CPU. Errors as in load_unet."""
+    path = Path(path)
+    state = read_state_dict(path)
+    if "conv3_3_norm_mbox_conf.weight" not in state:
+        raise refuse(path, state, "an S3FD face detector")
+    from ..nets.s3fd import S3FD
+
+    return _assemble(S3FD, state, torch.float32, path)
 
 
 def check_role(role: str, path: Path) -> None:
-    """Raise MuseTalkError unless the file holds a network of a catalogue role (unet, vae, whisper, bisenet).
-
-    Other roles have no loader here yet and pass.
-    """
+    """Raise MuseTalkError unless the file holds a network of a catalogue role (unet, vae, whisper, bisenet ...)."""
     if role == "unet":
         load_unet(path, None)
     elif role == "vae":
@@ -116,6 +141,16 @@ def check_role(role: str, path: Path) -> None:
         load_whisper(path, None)
     elif role == "bisenet":
         load_bisenet(path)
+    elif role == "dwpose":
+        load_dwpose(path)
+    elif role == "s3fd":
+        load_s3fd(path)
+
+
+def _with_counters(state: StateDict) -> StateDict:
+    """The tensors with the counters of batch norms, which only training uses and some files leave out."""
+    norms = [name.removesuffix("running_mean") for name in state if name.endswith("running_mean")]
+    return {f"{norm}num_batches_tracked": torch.zeros((), dtype=torch.long) for norm in norms} | state
 
 
 def _in_folder(path: Path, names: tuple[str, ...]) -> Path:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MissingWeightsError, MuseTalkError
+from . import tensor_pickle
 
 StateDict = dict[str, Tensor]
 
@@ -24,6 +25,7 @@ _BAD_CONTENT = (  # what torch.load was seen to raise for damaged files, an OSEr
     AttributeError,
     TypeError,
 )
+_FOREIGN = "GLOBAL"  # torch's word for a name that weights_only does not know
 _AGAIN = "delete it and download it again"
 
 
@@ -31,8 +33,9 @@ def read_state_dict(path: Path | str) -> StateDict:
     """Named tensors of a .safetensors file or a torch file (zip or legacy), on the CPU, in the file's dtypes.
 
     The kind is told from the content, not the name. Zip and safetensors files are mapped, not copied. Torch files
-    are opened with weights_only: pickled code never runs. {"state_dict": ...} and {"model_state_dict": ...} are
-    unwrapped; entries that are no tensors are left out.
+    are opened with weights_only, and when they hold foreign objects beside the tensors, without making those: pickled
+    code never runs. {"state_dict": ...} and {"model_state_dict": ...} are unwrapped; entries that are no tensors are
+    left out.
     Raises MissingWeightsError for no file, MuseTalkError that says what the file is instead (empty, cut short, a web
     page, a git-LFS pointer, Python objects, no tensors).
     """
@@ -43,7 +46,15 @@ def read_state_dict(path: Path | str) -> StateDict:
         return _read_safetensors(path)
     if not head.startswith((b"PK\x03\x04", b"\x80")):
         raise MuseTalkError(f"{path} is neither a torch nor a safetensors file; {_AGAIN}.")
-    return _tensors(path, _read_torch(path, zipped=head.startswith(b"PK")))
+    zipped = head.startswith(b"PK")
+    try:
+        return _tensors(path, _read_torch(path, zipped))
+    except _ForeignObjects:
+        return _tensors_only(path, zipped)
+
+
+class _ForeignObjects(Exception):
+    """A torch file holds pickled objects that weights_only does not make."""
 
 
 def _head(path: Path) -> bytes:
@@ -88,19 +99,28 @@ def _read_safetensors(path: Path) -> StateDict:
         raise _damaged(path, error) from error
 
 
-def _read_torch(path: Path, zipped: bool) -> Any:
+def _read_torch(path: Path, zipped: bool, **how: Any) -> Any:
+    how = how or {"weights_only": True}
     try:
         if path.suffix == ".safetensors":  # torch would trust that name, not the content
             with path.open("rb") as stream:
-                return torch.load(stream, map_location="cpu", weights_only=True)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+                return torch.load(stream, map_location="cpu", **how)
+        return torch.load(path, map_location="cpu", mmap=zipped, **how)
     except _BAD_CONTENT as error:
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error).upper():
-            raise MuseTalkError(
-                f"{path} holds pickled Python objects, not only tensors, and is not opened because it could run code; "
-                "get the published file or one in safetensors format."
-            ) from error
+        if isinstance(error, pickle.UnpicklingError) and "weights_only" in how and _FOREIGN in str(error).upper():
+            raise _ForeignObjects from error
         raise _damaged(path, error) from error
+
+
+def _tensors_only(path: Path, zipped: bool) -> StateDict:
+    """The named tensors of a torch file that holds foreign objects too; those are never made."""
+    try:
+        return _tensors(path, _read_torch(path, zipped, weights_only=False, pickle_module=tensor_pickle))
+    except MuseTalkError as error:
+        raise MuseTalkError(
+            f"{path} holds pickled Python objects, not only tensors, and is not opened because it could run code; "
+            "get the published file or one in safetensors format."
+        ) from error
 
 
 def _damaged(path: Path, error: Exception) -> MuseTalkError:
