@@ -12,7 +12,7 @@ import torch
 
 from .audio_features import TokenSource
 from .batches import shrinking_batches
-from .blending import Masker, composite
+from .blending import Masker, check_own_mask, composite
 from .errors import MuseTalkError
 from .faces.geometry import crop_face
 from .faces.locator import FaceLocator
@@ -113,20 +113,24 @@ def lip_sync(
     settings: LipSyncSettings,
     report: Report | None = None,
     track: FaceTrack | None = None,
+    own_mask: torch.Tensor | None = None,
 ) -> Iterator[torch.Tensor]:
     """Yield exactly `frames` lip-synced frames (H,W,3) in the source's dtype, at tokens.fps.
 
     Output frame i shows source frame source_index(i) with the mouth of tokens i. Frames without a face, or whose
     result is not finite, are yielded as they came. A source frame that comes back later is located, encoded and
     parsed once while it stays in the cache. track: the faces of all source frames, when known, instead of
-    models.locator. Memory: one batch of frames and CACHE_BYTES. Raises MuseTalkError when no frame has a face,
-    unless settings.allow_no_face.
+    models.locator. own_mask: a user's mask (1,H,W), or one for every source frame, floating 0..1, that the blend
+    masks are multiplied with. Memory: one batch of frames and CACHE_BYTES. Raises MuseTalkError when no frame has a
+    face, unless settings.allow_no_face.
     """
     report = Report() if report is None else report
     if track is not None and len(track) != len(source):
         raise MuseTalkError(
             f"The face track has {len(track)} frames and the source {len(source)}; locate the faces again."
         )
+    if own_mask is not None:
+        check_own_mask(own_mask, len(source), source.size)
 
     def shown(i: int) -> int:
         return source_index(i, len(source), source.fps, tokens.fps, settings.mode)
@@ -138,10 +142,10 @@ def lip_sync(
         stop = min(start + settings.batch_size, frames)
         indices = [shown(i) for i in range(start, stop)]
         batch = list(islice(pictures, stop - start))
-        prepared = _prepare(batch, indices, kept, models, settings.batch_size, track)
+        prepared = _prepare(batch, indices, kept, models, settings.batch_size, track, own_mask)
         faces = _generate(prepared, tokens.tokens(start, stop), models, settings.batch_size)
         for picture, frame, face in zip(batch, prepared, faces, strict=True):
-            yield _finish(picture, frame, face, report)
+            yield _finish(picture, frame, face, settings.mask.colour_match, report)
     if report.found == 0 and not settings.allow_no_face:
         raise MuseTalkError(
             f"No face was found in any of the {report.frames} frames; use a video whose face is at least "
@@ -156,6 +160,7 @@ def _prepare(
     models: Models,
     batch_size: int,
     track: FaceTrack | None,
+    own_mask: torch.Tensor | None,
 ) -> list[PreparedFrame]:
     """The prepared frames of a batch, in its order; what is not kept yet is made and kept."""
     here = {index: frame for index in indices if (frame := kept.get(index)) is not None}
@@ -164,20 +169,24 @@ def _prepare(
         frames = torch.stack(list(missing.values()))
         rows = list(missing)
         faces = models.locator.locate(frames) if track is None else track.select(rows)
-        for index, frame in zip(rows, prepare_frames(frames, faces, models, batch_size), strict=True):
+        own = own_mask if own_mask is None or len(own_mask) == 1 else own_mask[rows]
+        for index, frame in zip(rows, prepare_frames(frames, faces, models, batch_size, own), strict=True):
             kept.add(index, frame)
             here[index] = frame
     return [here[index] for index in indices]
 
 
-def prepare_frames(frames: torch.Tensor, faces: FaceTrack, models: Models, batch_size: int) -> list[PreparedFrame]:
-    """Crop, encode and parse the present faces of frames (B,H,W,3), one PreparedFrame each."""
+def prepare_frames(
+    frames: torch.Tensor, faces: FaceTrack, models: Models, batch_size: int, own_mask: torch.Tensor | None = None
+) -> list[PreparedFrame]:
+    """Crop, encode and parse the present faces of frames (B,H,W,3), one PreparedFrame each; own_mask: see Masker."""
     present = np.flatnonzero(faces.present)
     prepared = [PreparedFrame()] * len(faces)
     if not len(present):
         return prepared
     crops = torch.stack([crop_face(frames[k], faces.boxes[k]) for k in present])
-    masks = models.masker.masks([frames[k] for k in present], faces.select(present))
+    own = own_mask if own_mask is None or len(own_mask) == 1 else own_mask[present]
+    masks = models.masker.masks([frames[k] for k in present], faces.select(present), own)
 
     def encode(start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
         return encode_crops(models.codec, crops[start:stop])
@@ -215,7 +224,9 @@ def _generate(
     return faces
 
 
-def _finish(picture: torch.Tensor, frame: PreparedFrame, face: torch.Tensor | None, report: Report) -> torch.Tensor:
+def _finish(
+    picture: torch.Tensor, frame: PreparedFrame, face: torch.Tensor | None, colour_match: float, report: Report
+) -> torch.Tensor:
     """Blend a face into its frame; the frame itself where there is none or where it is not finite."""
     report.frames += 1
     if face is None or frame.box is None or frame.mask is None:
@@ -229,4 +240,4 @@ def _finish(picture: torch.Tensor, frame: PreparedFrame, face: torch.Tensor | No
         )
         return picture
     report.found += 1
-    return composite(picture, face, frame.box, frame.mask)
+    return composite(picture, face, frame.box, frame.mask, colour_match)

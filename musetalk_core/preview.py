@@ -149,7 +149,7 @@ def make_take(moment: Moment, shift: int, models: Models, settings: LipSyncSetti
     if not torch.isfinite(made).all():
         problem = "The networks gave unusable pixels, so the frame stays as it is; load the models with precision fp32."
         return Take(shift, moment.picture, problem, box, prepared.mask, crop, made.nan_to_num(0.0))
-    picture = composite(moment.picture, made, box, prepared.mask)
+    picture = composite(moment.picture, made, box, prepared.mask, settings.mask.colour_match)
     return Take(shift, picture, _fallback(moment, shift, settings), box, prepared.mask, crop, made)
 
 

@@ -10,6 +10,8 @@ from .timeline import MATCH_MODES, MatchMode
 Version = Literal["v1.5", "v1.0", "demo"]
 ParsingMode = Literal["jaw", "raw", "neck"]
 PARSING_MODES: tuple[ParsingMode, ...] = ("jaw", "raw", "neck")
+MaskShape = Literal["parsing", "landmarks", "ellipse"]
+MASK_SHAPES: tuple[MaskShape, ...] = ("parsing", "landmarks", "ellipse")
 FaceChoice = Literal["largest", "left", "right"]
 FACE_CHOICES: tuple[FaceChoice, ...] = ("largest", "left", "right")
 Segmentation = Literal["overlap", "upstream"]
@@ -34,6 +36,11 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise MuseTalkError(f"{name} is {value!r}; choose one of {', '.join(choices)}.")
 
 
+def _true_or_false(name: str, value: bool) -> None:
+    if not isinstance(value, bool):
+        raise MuseTalkError(f"{name} is {value!r}; give true or false.")
+
+
 @dataclass(frozen=True)
 class MaskSettings:
     """How the generated face is blended back.
@@ -41,7 +48,10 @@ class MaskSettings:
     parsing_mode: face classes that are replaced. cheek widths: pixels of the 512-pixel parsing picture, from its
     centre, outside which mode "jaw" keeps the narrower mask. expand: side of the parsed square relative to the
     box's longer side. blur: Gaussian kernel as a share of that square. upper_boundary_ratio: share of the square,
-    from its top, that is never replaced.
+    from its top, that is never replaced. mask_shape: parsing (parsing_mode, from landmarks without a parser),
+    landmarks, or an ellipse in the box. feather: frame pixels over which the
+    mask fades inwards from its edge. colour_match: share, 0..1, of the generated face's difference in colour to the
+    ring around the mask that is taken away. occlusion: keep what the parser sees in front of the face.
     """
 
     parsing_mode: ParsingMode = "jaw"
@@ -50,6 +60,10 @@ class MaskSettings:
     expand: float = 1.5
     blur: float = 0.05
     upper_boundary_ratio: float = 0.5
+    mask_shape: MaskShape = "parsing"
+    feather: int = 0
+    colour_match: float = 0.0
+    occlusion: bool = False
 
     def __post_init__(self) -> None:
         _one_of("parsing_mode", self.parsing_mode, PARSING_MODES)
@@ -58,6 +72,10 @@ class MaskSettings:
         _within("expand", self.expand, 1.0, 4.0)
         _within("blur", self.blur, 0.0, 0.5)
         _within("upper_boundary_ratio", self.upper_boundary_ratio, 0.0, 1.0)
+        _one_of("mask_shape", self.mask_shape, MASK_SHAPES)
+        _whole("feather", self.feather, 0, 512)
+        _within("colour_match", self.colour_match, 0.0, 1.0)
+        _true_or_false("occlusion", self.occlusion)
 
 
 @dataclass(frozen=True)
