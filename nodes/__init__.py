@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .audio import MuseTalkWhisperAudioFeatures
+from .blend_options import MuseTalkBlendOptions
 from .blending import MuseTalkBlendFaceParsing
 from .faces import MuseTalkFaceDetectAndCrop
 from .frames import MuseTalkMatchFrames
@@ -31,4 +32,5 @@ class MuseTalkSuite(ComfyExtension):
             MuseTalkLipSync,
             MuseTalkLipSyncVideo,
             MuseTalkPreviewFrame,
+            MuseTalkBlendOptions,
         ]

@@ -12,6 +12,7 @@ from ..musetalk_core.pipeline import Models, Report, lip_sync
 from ..musetalk_core.settings import LipSyncSettings
 from ..musetalk_core.timeline import MATCH_MODES, output_count, rational_fps
 from .audio import AUDIO_ENCODER_TOOLTIP, audio_inputs
+from .blend_options import blend_options_input, own_mask_input
 from .blending import mask_inputs
 from .comfy_models import SMALL_NET_BYTES, ComfyCodec, load_on_device
 from .faces import FACE_MODELS_TOOLTIP, face_inputs
@@ -23,6 +24,7 @@ from .sockets import (
     MuseTalkModel,
     audio_source,
     new_frames,
+    own_mask,
     source_frames,
 )
 from .unet import MODEL_TOOLTIP
@@ -92,6 +94,8 @@ class MuseTalkLipSync(io.ComfyNode):
                 *model_inputs(),
                 *setting_inputs(),
                 decode_vae_input(),
+                own_mask_input(),
+                blend_options_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The finished frames, as many as the audio needs."),
@@ -112,9 +116,11 @@ class MuseTalkLipSync(io.ComfyNode):
         audio_encoder,
         face_models,
         decode_vae=None,
+        mask=None,
+        blend_options=None,
         **values,
     ) -> io.NodeOutput:
-        settings = LipSyncSettings().changed("Lip Sync (MuseTalk)", values)
+        settings = LipSyncSettings().changed("Lip Sync (MuseTalk)", {**values, **(blend_options or {})})
         source_rate = rational_fps(source_fps)
         rate = rational_fps(fps) if fps else source_rate
         source = TensorFrames(source_frames(images), source_rate)
@@ -133,7 +139,8 @@ class MuseTalkLipSync(io.ComfyNode):
         )
         report = Report()
         progress = comfy.utils.ProgressBar(count)
-        for i, frame in enumerate(lip_sync(source, features, count, models, settings, report)):
+        frames = lip_sync(source, features, count, models, settings, report, own_mask=own_mask(mask))
+        for i, frame in enumerate(frames):
             result[i] = frame
             progress.update(1)
         return io.NodeOutput(result, float(rate), report.text())

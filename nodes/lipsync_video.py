@@ -12,6 +12,7 @@ from ..musetalk_core.media.video_writer import MAX_CRF, PIXEL_FORMATS
 from ..musetalk_core.settings import LipSyncSettings
 from ..musetalk_core.tasks import LipSyncVideo
 from ..musetalk_core.timeline import rational_fps
+from .blend_options import blend_options_input
 from .lipsync import decode_vae_input, loaded_models, model_inputs, setting_inputs
 from .video import open_video
 
@@ -62,6 +63,7 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
                     "unconnected for the video's own sound.",
                 ),
                 decode_vae_input(),
+                blend_options_input(),
             ],
             outputs=[
                 io.Video.Output(
@@ -86,9 +88,10 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
         pixel_format,
         audio=None,
         decode_vae=None,
+        blend_options=None,
         **values,
     ) -> io.NodeOutput:
-        settings = LipSyncSettings().changed("Lip Sync Video (MuseTalk)", values)
+        settings = LipSyncSettings().changed("Lip Sync Video (MuseTalk)", {**values, **(blend_options or {})})
         source, sound = open_video(video, audio)
         if sound is None:
             raise MuseTalkError(

@@ -15,6 +15,7 @@ from ..musetalk_core.settings import LipSyncSettings
 from ..musetalk_core.tasks import stream_tokens
 from ..musetalk_core.timeline import rational_fps
 from .audio import audio_inputs
+from .blend_options import blend_options_input
 from .blending import mask_inputs
 from .faces import face_inputs
 from .lipsync import decode_vae_input, loaded_models, model_inputs
@@ -75,6 +76,7 @@ class MuseTalkPreviewFrame(io.ComfyNode):
                     "audio", optional=True, tooltip="The speech. Unconnected: the video's own sound. Images need it."
                 ),
                 decode_vae_input(),
+                blend_options_input(),
             ],
             outputs=[
                 io.Image.Output(
@@ -102,9 +104,11 @@ class MuseTalkPreviewFrame(io.ComfyNode):
         video=None,
         audio=None,
         decode_vae=None,
+        blend_options=None,
         **values,
     ) -> io.NodeOutput:
-        settings = LipSyncSettings(batch_size=1).changed("Preview Frame (MuseTalk)", values)
+        changes = {**values, **(blend_options or {})}
+        settings = LipSyncSettings(batch_size=1).changed("Preview Frame (MuseTalk)", changes)
         shifts = sweep_shifts(sweep, settings.bbox_shift)
         source, sound = _inputs(images, video, source_fps, audio)
         models = loaded_models(model, vae, decode_vae, audio_encoder, face_models, settings)

@@ -32,7 +32,14 @@ SOCKETS = {
     ),
     "MuseTalkVAEDecode": ({"samples": "LATENT", "vae": "VAE"}, ["IMAGE"]),
     "MuseTalkBlendFaceParsing": (
-        {"images": "IMAGE", "faces": "IMAGE", "track": "FACE_TRACK", "face_models": FACES},
+        {
+            "images": "IMAGE",
+            "faces": "IMAGE",
+            "track": "FACE_TRACK",
+            "face_models": FACES,
+            "mask": "MASK",
+            "blend_options": "MUSETALK_BLEND_OPTIONS",
+        },
         ["IMAGE", "MASK"],
     ),
     "MuseTalkLipSync": (
@@ -44,17 +51,33 @@ SOCKETS = {
             "audio_encoder": ENCODER,
             "face_models": FACES,
             "decode_vae": "VAE",
+            "mask": "MASK",
+            "blend_options": "MUSETALK_BLEND_OPTIONS",
         },
         ["IMAGE", "FLOAT", "STRING"],
     ),
     "MuseTalkLipSyncVideo": (
-        {"video": "VIDEO", **PARTS, "audio": "AUDIO", "decode_vae": "VAE"},
+        {
+            "video": "VIDEO",
+            **PARTS,
+            "audio": "AUDIO",
+            "decode_vae": "VAE",
+            "blend_options": "MUSETALK_BLEND_OPTIONS",
+        },
         ["VIDEO", "STRING"],
     ),
     "MuseTalkPreviewFrame": (
-        {**PARTS, "images": "IMAGE", "video": "VIDEO", "audio": "AUDIO", "decode_vae": "VAE"},
+        {
+            **PARTS,
+            "images": "IMAGE",
+            "video": "VIDEO",
+            "audio": "AUDIO",
+            "decode_vae": "VAE",
+            "blend_options": "MUSETALK_BLEND_OPTIONS",
+        },
         ["IMAGE", "IMAGE", "STRING"],
     ),
+    "MuseTalkBlendOptions": ({}, ["MUSETALK_BLEND_OPTIONS"]),
 }
 
 

@@ -25,6 +25,7 @@ NODE_IDS = [
     "MuseTalkLipSync",
     "MuseTalkLipSyncVideo",
     "MuseTalkPreviewFrame",
+    "MuseTalkBlendOptions",
 ]
 
 

@@ -213,32 +213,26 @@ class PaintedClasses(torch.nn.Module):
         return -(red - torch.arange(19).view(1, 19, 1, 1)).abs()
 
 
-def painted(labels, side, corner, size):
-    """A frame (H,W,3) uint8 on which the square of `side` at `corner` shows the labels."""
-    picture = cv2.resize(labels * 12, (side, side), interpolation=cv2.INTER_NEAREST)
-    frame = np.zeros((*size, 3), np.uint8)
-    frame[...] = picture[-corner[1] :, -corner[0] :][: size[0], : size[1], None]
-    return torch.from_numpy(frame)
-
-
 @pytest.mark.parametrize("shape", ["parsing", "landmarks", "ellipse"])
 def test_a_microphone_keeps_its_pixels_and_far_from_it_the_mask_is_the_same(shape):
+    """The parsed square is the frame, so that the painted classes are found to the pixel."""
     labels = face_labels()
     cv2.circle(labels, (200, 330), 30, 16, -1)
-    frame = painted(labels, 180, (-20, -10), SIZE)
-    track, parser = track_of(jaw_landmarks()[None]), FaceParser(PaintedClasses())
+    frame = torch.from_numpy(np.repeat(labels[..., None] * 12, 3, 2))
+    points = jaw_landmarks()[None] * 3 + np.float32([46, 60])
+    track = track_of(points, np.float32([116, 128, 396, 384]), (512, 512))
+    parser = FaceParser(PaintedClasses())
     plain, kept = (
-        Masker(parser, MaskSettings(mask_shape=shape, occlusion=value)).masks([frame], track)[0]
+        Masker(parser, MaskSettings(mask_shape=shape, occlusion=value, expand=256 / 140)).masks([frame], track)[0]
         for value in (False, True)
     )
-    # Of the square at (-20,-10), 180 wide: centre 200/512 and 330/512, seen from the box's corner (20,20).
-    x, y, radius = 200 * 180 / 512 - 40, 330 * 180 / 512 - 30, 30 * 180 / 512
-    rows, columns = np.mgrid[0:120, 0:100] + 0.5
-    distance = np.hypot(columns - x, rows - y)
-    assert plain[distance < radius].any() and not kept[distance < radius - 3].any()
+    rows, columns = np.mgrid[128:384, 116:396]
+    distance = np.hypot(columns - 200, rows - 330)
+    assert plain[distance < 30].any() and not kept[distance < 29].any()
     assert (kept <= plain).all()
-    inside = cv2.ellipse(np.zeros((120, 100), np.uint8), (50, 54), (40, 60), 0, 0, 360, 1, -1) > 0
-    assert np.array_equal(kept[inside & (distance > radius + 16)], plain[inside & (distance > radius + 16)])
+    inside = cv2.ellipse(np.zeros((512, 512), np.uint8), (256, 240), (115, 160), 0, 0, 360, 1, -1)[128:384, 116:396] > 0
+    far = inside & (distance > 60)
+    assert plain[far].any() and np.array_equal(kept[far], plain[far])
 
 
 def own_mask(count=1):

@@ -11,7 +11,7 @@ from typing import Any
 from ..engine import PRECISIONS, VERSIONS, Engine, WeightChoice, choose_device, choose_dtype, load_engine
 from ..errors import MuseTalkError
 from ..media.video_writer import PIXEL_FORMATS
-from ..settings import FACE_CHOICES, PARSING_MODES, SEGMENTATIONS, LipSyncSettings, MaskSettings
+from ..settings import FACE_CHOICES, MASK_SHAPES, PARSING_MODES, SEGMENTATIONS, LipSyncSettings, MaskSettings
 from ..tasks import Task, output_path, read_tasks, run_task
 from ..timeline import MATCH_MODES, rational_fps
 from ..weights.folders import ModelFolders
@@ -79,6 +79,10 @@ def add_settings(group: Any) -> None:
     option(group, "expand", type=float, help="side of the parsed square relative to the face box; 1.5")
     option(group, "blur", type=float, help="mask blur as a share of that square; 0.05, avatars 0.1, 0 none")
     option(group, "upper-boundary-ratio", type=float, help="share of the square kept from the top; 0.5")
+    option(group, "mask-shape", choices=MASK_SHAPES, help="parsing: by parsing-mode; landmarks; ellipse in the box")
+    option(group, "feather", type=int, help="pixels over which the mask fades inwards; 0 none")
+    option(group, "colour-match", type=float, help="0 to 1: the face takes colours from the frame around the mask")
+    option(group, "occlusion", action="store_const", const=True, help="keep what parsing sees in front of the face")
     option(group, "allow-no-face", action="store_const", const=True, help="pass a clip without faces through")
 
 

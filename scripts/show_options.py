@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""Draw the pictures of the help pages of the options nodes, with the demo model on the demo's inputs.
+
+    .host/venv/bin/python scripts/show_options.py .host/demo-inputs/demo_portrait.mp4 .host/demo-inputs/demo_speech.wav
+
+Writes web/docs/<node id>/<picture>.jpg, each below 60 KB. Needs no ComfyUI.
+"""
+
+import argparse
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from show_nodes import FPS, LOUD, QUALITY, column, row, tile  # noqa: E402
+
+from musetalk_core.audio_features import extract_features  # noqa: E402
+from musetalk_core.engine import Engine, WeightChoice, load_engine  # noqa: E402
+from musetalk_core.media.audio import AudioFile, mono16k  # noqa: E402
+from musetalk_core.media.source import TensorFrames, open_source  # noqa: E402
+from musetalk_core.pipeline import lip_sync  # noqa: E402
+from musetalk_core.settings import LipSyncSettings  # noqa: E402
+from musetalk_core.weights.folders import ModelFolders  # noqa: E402
+
+WARM = torch.tensor([0.85, 0.62, 0.42])
+SIDE = 180
+
+
+def blend_options(engine: Engine, clip: torch.Tensor, samples: np.ndarray) -> np.ndarray:
+    """A frame in its own and in warm light: source, result, with colour match, and with a feather too."""
+    start = LOUD * 16000 // int(FPS)
+    features = extract_features(engine.audio_encoder, samples[start:], Fraction(len(samples) - start, 16000), FPS)
+    frame = clip[LOUD : LOUD + 1]
+    rows = []
+    for light, name in ((torch.ones(3), "own light"), (WARM, "warm light")):
+        source = (frame.float() * light).round().to(torch.uint8)
+
+        def made(source: torch.Tensor = source, **values: object) -> torch.Tensor:
+            settings = LipSyncSettings.for_version("demo", mask_shape="landmarks", **values)
+            frames = lip_sync(TensorFrames(source, FPS), features, 1, engine.models(settings), settings)
+            return next(iter(frames))[60:420, 90:450]
+
+        pictures = [
+            tile(source[0, 60:420, 90:450], name, SIDE),
+            tile(made(), "no options", SIDE),
+            tile(made(colour_match=1.0), "colour_match 1", SIDE),
+            tile(made(colour_match=1.0, feather=16), "and feather 16", SIDE),
+        ]
+        rows.append(row(pictures))
+    return column(rows)
+
+
+def save(node: str, name: str, picture: np.ndarray) -> None:
+    import cv2
+
+    path = ROOT / "web" / "docs" / node / f"{name}.jpg"
+    cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    print(path.relative_to(ROOT), path.stat().st_size)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("clip", type=Path)
+    parser.add_argument("speech", type=Path)
+    options = parser.parse_args()
+    engine = load_engine(WeightChoice("demo"), ModelFolders.default(), torch.device("cpu"), torch.float32)
+    clip = torch.stack(list(open_source(options.clip).read(range(100))))
+    samples = mono16k(AudioFile(options.speech))
+    save("MuseTalkBlendOptions", "options", blend_options(engine, clip, samples))
+
+
+if __name__ == "__main__":
+    main()
