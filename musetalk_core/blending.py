@@ -130,6 +130,11 @@ def feathered(mask: np.ndarray, pixels: int) -> np.ndarray:
     return np.round(mask * (share * share * (3 - 2 * share))).astype(np.uint8)
 
 
+def faded(mask: np.ndarray, weight: float) -> np.ndarray:
+    """The mask (h,w) uint8 times a weight 0..1; the mask itself for 1."""
+    return mask if weight == 1 else np.round(mask * np.float32(weight)).astype(np.uint8)
+
+
 def composite(frame: Tensor, face: Tensor, box: np.ndarray, mask: np.ndarray, colour_match: float = 0.0) -> Tensor:
     """A copy of the frame with the face blended into the box; same dtype and device.
 

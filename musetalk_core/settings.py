@@ -12,6 +12,8 @@ ParsingMode = Literal["jaw", "raw", "neck"]
 PARSING_MODES: tuple[ParsingMode, ...] = ("jaw", "raw", "neck")
 MaskShape = Literal["parsing", "landmarks", "ellipse"]
 MASK_SHAPES: tuple[MaskShape, ...] = ("parsing", "landmarks", "ellipse")
+Silence = Literal["off", "close", "original"]
+SILENCES: tuple[Silence, ...] = ("off", "close", "original")
 FaceChoice = Literal["largest", "left", "right"]
 FACE_CHOICES: tuple[FaceChoice, ...] = ("largest", "left", "right")
 Segmentation = Literal["overlap", "upstream"]
@@ -79,6 +81,25 @@ class MaskSettings:
 
 
 @dataclass(frozen=True)
+class SilenceSettings:
+    """What happens where nobody speaks.
+
+    silence: off (the mouth follows every sound), close (it closes), original (the source frame shows). silence_fade:
+    video frames over which one goes over into the other. silence_level: dB below the speech's loudness from which a
+    sound is silence.
+    """
+
+    silence: Silence = "off"
+    silence_fade: int = 3
+    silence_level: float = 24.0
+
+    def __post_init__(self) -> None:
+        _one_of("silence", self.silence, SILENCES)
+        _whole("silence_fade", self.silence_fade, 0, 120)
+        _within("silence_level", self.silence_level, 6.0, 60.0)
+
+
+@dataclass(frozen=True)
 class LipSyncSettings:
     """Hashable settings of a run; saved beside results.
 
@@ -98,6 +119,7 @@ class LipSyncSettings:
     batch_size: int = 8
     allow_no_face: bool = False
     mask: MaskSettings = MaskSettings()
+    silence: SilenceSettings = SilenceSettings()
 
     def __post_init__(self) -> None:
         _whole("bbox_shift", self.bbox_shift, -1000, 1000)

@@ -22,7 +22,7 @@ UNKNOWN_FLOOR = -60.0  # dB: at most assumed when neither side says anything
 FLOOR_MARGIN = 10.0  # dB over the floor that noise does not reach: 25 ms levels of steady noise spread by about 1 dB
 # The loudness of the speech is its loudest level, forgotten by 0.5 dB a second so that a quieter speaker is found.
 PEAK_DECAY = 0.5 / HOPS_PER_SECOND
-START_PEAK, LEAST_PEAK = -25.0, -50.0  # dB: before anything was heard, and the quietest that counts as speech
+START_PEAK, LEAST_PEAK = -35.0, -50.0  # dB: before anything was heard, and the quietest that counts as speech
 HYSTERESIS = 6.0  # dB that speech may fall below what starts it
 ATTACK_HOPS = 30  # soft consonants this long before the louder sound belong to it
 SHORTEST_HOPS = 5  # clicks are shorter than this, syllables longer
@@ -31,7 +31,7 @@ CONTEXT = ATTACK_HOPS + SHORTEST_HOPS + PAUSE_HOPS
 
 
 def levels_of(samples: np.ndarray) -> np.ndarray:
-    """The band's levels (n,) in dB of samples (240 + 160 n,) float32: hop k is heard through the 25 ms that end with it."""
+    """The band's levels (n,) in dB of samples (240 + 160 n,) float32: hop k is heard in the 25 ms that end with it."""
     windows = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP]
     shape = np.hanning(WINDOW)
     spectrum = np.abs(np.fft.rfft(windows * shape, FFT)) ** 2
@@ -74,7 +74,7 @@ class SpeechDetector:
         """The decisions that were waiting for more sound; nothing may be fed afterwards."""
         rest = -(-(len(self._samples) - WINDOW + HOP) // HOP)
         if rest > 0:
-            padded = np.pad(self._samples, (0, HOP))[: WINDOW]
+            padded = np.pad(self._samples, (0, HOP))[:WINDOW]
             self._levels = np.concatenate([self._levels, levels_of(padded)])
         return self._judge(self._end, True)
 
@@ -85,6 +85,8 @@ class SpeechDetector:
     def _judge(self, stop: int, last: bool) -> np.ndarray:
         """Decide the hops up to `stop` as far as the context allows; with `last` all of them."""
         start, stop = self._judged, max(stop, self._judged)
+        if start == stop and not last:
+            return np.zeros(0, bool)
         threshold = self._thresholds(start, stop)
         here = self._levels[start - self._first : stop - self._first]
         strong, weak = here >= threshold, here >= threshold - HYSTERESIS
@@ -178,16 +180,18 @@ def _attacks(strong: np.ndarray, weak: np.ndarray) -> np.ndarray:
 def _grown(values: np.ndarray, width: int) -> np.ndarray:
     """True for the `width` hops from each True one on."""
     padded = np.concatenate([np.zeros(width - 1, bool), values])
-    return np.lib.stride_tricks.sliding_window_view(padded, width).any(1)
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, width).any(1))
 
 
 def _shrunk(values: np.ndarray, width: int) -> np.ndarray:
     """True where the `width` hops from here on are True: takes back what _grown added at the end."""
     padded = np.concatenate([values, np.zeros(width - 1, bool)])
-    return np.lib.stride_tricks.sliding_window_view(padded, width).all(1)
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, width).all(1))
 
 
 def _trailing_minimum(values: np.ndarray, width: int) -> np.ndarray:
     """The least of the last `width` values, or of as many as there are."""
+    if not len(values):
+        return values
     padded = np.concatenate([np.full(width - 1, np.inf), values])
     return np.lib.stride_tricks.sliding_window_view(padded, width).min(1)

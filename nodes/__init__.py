@@ -12,6 +12,7 @@ from .lipsync import MuseTalkLipSync
 from .lipsync_video import MuseTalkLipSyncVideo
 from .loaders import LoadMuseTalkModels, register_model_folder
 from .preview import MuseTalkPreviewFrame
+from .silence import MuseTalkSilence
 from .unet import MuseTalkUNetStep
 
 
@@ -33,4 +34,5 @@ class MuseTalkSuite(ComfyExtension):
             MuseTalkLipSyncVideo,
             MuseTalkPreviewFrame,
             MuseTalkBlendOptions,
+            MuseTalkSilence,
         ]

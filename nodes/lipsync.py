@@ -1,5 +1,7 @@
 """The whole chain in one node."""
 
+from typing import Any
+
 import comfy.utils
 from comfy_api.latest import io
 
@@ -10,14 +12,16 @@ from ..musetalk_core.media.audio import mono16k
 from ..musetalk_core.media.source import TensorFrames
 from ..musetalk_core.pipeline import Models, Report, lip_sync
 from ..musetalk_core.settings import LipSyncSettings
+from ..musetalk_core.silence import gate
 from ..musetalk_core.timeline import MATCH_MODES, output_count, rational_fps
-from .audio import AUDIO_ENCODER_TOOLTIP, audio_inputs
+from .audio import AUDIO_ENCODER_TOOLTIP, audio_inputs, sound_blocks
 from .blend_options import blend_options_input, own_mask_input
 from .blending import mask_inputs
 from .comfy_models import SMALL_NET_BYTES, ComfyCodec, load_on_device
 from .faces import FACE_MODELS_TOOLTIP, face_inputs
 from .frames import MODE_TOOLTIP, time_inputs
 from .latents import batch_input
+from .silence import silence_input
 from .sockets import (
     MuseTalkAudioEncoder,
     MuseTalkFaceModels,
@@ -61,6 +65,11 @@ def decode_vae_input() -> io.Input:
     )
 
 
+def merged(values: dict[str, Any], *options: dict[str, Any] | None) -> dict[str, Any]:
+    """A node's own values and those of the options nodes that are connected."""
+    return {name: value for part in (values, *options) for name, value in (part or {}).items()}
+
+
 def loaded_models(model, vae, decode_vae, audio_encoder, face_models, settings: LipSyncSettings) -> Models:
     """The networks of the chain from the nodes' inputs, all on their devices: they take turns in every batch."""
     codec = ComfyCodec(vae)
@@ -96,6 +105,7 @@ class MuseTalkLipSync(io.ComfyNode):
                 decode_vae_input(),
                 own_mask_input(),
                 blend_options_input(),
+                silence_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The finished frames, as many as the audio needs."),
@@ -118,9 +128,10 @@ class MuseTalkLipSync(io.ComfyNode):
         decode_vae=None,
         mask=None,
         blend_options=None,
+        silence=None,
         **values,
     ) -> io.NodeOutput:
-        settings = LipSyncSettings().changed("Lip Sync (MuseTalk)", {**values, **(blend_options or {})})
+        settings = LipSyncSettings().changed("Lip Sync (MuseTalk)", merged(values, blend_options, silence))
         source_rate = rational_fps(source_fps)
         rate = rational_fps(fps) if fps else source_rate
         source = TensorFrames(source_frames(images), source_rate)
@@ -137,9 +148,10 @@ class MuseTalkLipSync(io.ComfyNode):
             settings.audio_padding_right,
             settings.segmentation,
         )
+        tokens = gate(features, audio_encoder.encoder, sound_blocks(sound), settings)
         report = Report()
         progress = comfy.utils.ProgressBar(count)
-        frames = lip_sync(source, features, count, models, settings, report, own_mask=own_mask(mask))
+        frames = lip_sync(source, tokens, count, models, settings, report, own_mask=own_mask(mask))
         for i, frame in enumerate(frames):
             result[i] = frame
             progress.update(1)

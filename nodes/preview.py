@@ -18,7 +18,8 @@ from .audio import audio_inputs
 from .blend_options import blend_options_input
 from .blending import mask_inputs
 from .faces import face_inputs
-from .lipsync import decode_vae_input, loaded_models, model_inputs
+from .lipsync import decode_vae_input, loaded_models, merged, model_inputs
+from .silence import silence_input
 from .sockets import audio_source, source_frames
 from .video import open_video
 
@@ -77,6 +78,7 @@ class MuseTalkPreviewFrame(io.ComfyNode):
                 ),
                 decode_vae_input(),
                 blend_options_input(),
+                silence_input(),
             ],
             outputs=[
                 io.Image.Output(
@@ -105,9 +107,10 @@ class MuseTalkPreviewFrame(io.ComfyNode):
         audio=None,
         decode_vae=None,
         blend_options=None,
+        silence=None,
         **values,
     ) -> io.NodeOutput:
-        changes = {**values, **(blend_options or {})}
+        changes = merged(values, blend_options, silence)
         settings = LipSyncSettings(batch_size=1).changed("Preview Frame (MuseTalk)", changes)
         shifts = sweep_shifts(sweep, settings.bbox_shift)
         source, sound = _inputs(images, video, source_fps, audio)

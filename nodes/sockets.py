@@ -13,7 +13,7 @@ from ..musetalk_core.media.audio import AudioArray
 
 log = logging.getLogger(__name__)
 
-# Payloads: comfy_models.ComfyGenerator, .ComfyAudioEncoder, .ComfyFaceModels; musetalk_core's FaceTrack, AudioFeatures.
+# Payloads: comfy_models.ComfyGenerator, .ComfyAudioEncoder, .ComfyFaceModels; musetalk_core's FaceTrack, TokenSource.
 MuseTalkModel = io.Custom("MUSETALK_MODEL")
 MuseTalkAudioEncoder = io.Custom("MUSETALK_AUDIO_ENCODER")
 MuseTalkFaceModels = io.Custom("MUSETALK_FACE_MODELS")
@@ -21,6 +21,7 @@ MuseTalkFaceTrack = io.Custom("FACE_TRACK")
 MuseTalkAudio = io.Custom("MUSETALK_AUDIO")
 # {setting: value} of the settings' group of that name.
 MuseTalkBlendOptions = io.Custom("MUSETALK_BLEND_OPTIONS")
+MuseTalkSilence = io.Custom("MUSETALK_SILENCE")
 
 
 def source_frames(images: torch.Tensor) -> torch.Tensor:

@@ -17,14 +17,15 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
-from show_nodes import FPS, LOUD, QUALITY, column, row, tile  # noqa: E402
+from show_nodes import FPS, LOUD, MARK, QUALITY, bar, column, row, tile  # noqa: E402
 
 from musetalk_core.audio_features import extract_features  # noqa: E402
 from musetalk_core.engine import Engine, WeightChoice, load_engine  # noqa: E402
 from musetalk_core.media.audio import AudioFile, mono16k  # noqa: E402
 from musetalk_core.media.source import TensorFrames, open_source  # noqa: E402
 from musetalk_core.pipeline import lip_sync  # noqa: E402
-from musetalk_core.settings import LipSyncSettings  # noqa: E402
+from musetalk_core.settings import LipSyncSettings, SilenceSettings  # noqa: E402
+from musetalk_core.silence import SpeechWeights  # noqa: E402
 from musetalk_core.weights.folders import ModelFolders  # noqa: E402
 
 WARM = torch.tensor([0.85, 0.62, 0.42])
@@ -55,6 +56,27 @@ def blend_options(engine: Engine, clip: torch.Tensor, samples: np.ndarray) -> np
     return column(rows)
 
 
+def silence(samples: np.ndarray) -> np.ndarray:
+    """Speech with breath before and after it: the wave, and below it how much each frame speaks."""
+    import cv2
+
+    rng = np.random.default_rng(1)
+    noise = rng.normal(0, 0.004, 24000) * np.hanning(24000)
+    sound = np.concatenate([noise, samples[8000:40000], noise]).astype(np.float32)
+    frames = len(sound) * int(FPS) // 16000
+    weights = SpeechWeights(lambda: iter([sound]), frames, FPS, SilenceSettings("close")).weights(0, frames)
+    width, height = 740, 150
+    wave = np.full((height, width, 3), 255, np.uint8)
+    for x, part in enumerate(np.array_split(sound, width)):
+        reach = int(np.clip(np.abs(part).max() ** 0.5 * height / 2, 1, height / 2 - 1))
+        wave[height // 2 - reach : height // 2 + reach, x] = (150, 150, 160)
+    curve = np.full((70, width, 3), 255, np.uint8)
+    points = [(round((k + 0.5) * width / frames), round(64 - 56 * weight)) for k, weight in enumerate(weights)]
+    cv2.polylines(curve, [np.array(points, np.int32)], False, MARK, 2, cv2.LINE_AA)
+    texts = bar("the sound (square root of its amplitude): breath, speech, breath", width), bar("speaks: 0 to 1", width)
+    return column([texts[0], wave, texts[1], curve])
+
+
 def save(node: str, name: str, picture: np.ndarray) -> None:
     import cv2
 
@@ -72,6 +94,7 @@ def main() -> None:
     clip = torch.stack(list(open_source(options.clip).read(range(100))))
     samples = mono16k(AudioFile(options.speech))
     save("MuseTalkBlendOptions", "options", blend_options(engine, clip, samples))
+    save("MuseTalkSilence", "silence", silence(samples))
 
 
 if __name__ == "__main__":

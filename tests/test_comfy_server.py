@@ -18,7 +18,10 @@ SOCKETS = {
     "LoadMuseTalkModels": ({}, [MODEL, "VAE", ENCODER, FACES]),
     "MuseTalkMatchFrames": ({"images": "IMAGE", "audio": "AUDIO"}, ["IMAGE", "FLOAT"]),
     "MuseTalkFaceDetectAndCrop": ({"images": "IMAGE", "face_models": FACES}, ["IMAGE", "FACE_TRACK", "STRING"]),
-    "MuseTalkWhisperAudioFeatures": ({"audio": "AUDIO", "audio_encoder": ENCODER}, ["MUSETALK_AUDIO"]),
+    "MuseTalkWhisperAudioFeatures": (
+        {"audio": "AUDIO", "audio_encoder": ENCODER, "silence": "MUSETALK_SILENCE"},
+        ["MUSETALK_AUDIO"],
+    ),
     "MuseTalkVAEEncodeMasked": ({"crops": "IMAGE", "vae": "VAE"}, ["LATENT", "LATENT"]),
     "MuseTalkUNetStep": (
         {
@@ -39,6 +42,7 @@ SOCKETS = {
             "face_models": FACES,
             "mask": "MASK",
             "blend_options": "MUSETALK_BLEND_OPTIONS",
+            "audio": "MUSETALK_AUDIO",
         },
         ["IMAGE", "MASK"],
     ),
@@ -53,6 +57,7 @@ SOCKETS = {
             "decode_vae": "VAE",
             "mask": "MASK",
             "blend_options": "MUSETALK_BLEND_OPTIONS",
+            "silence": "MUSETALK_SILENCE",
         },
         ["IMAGE", "FLOAT", "STRING"],
     ),
@@ -63,6 +68,7 @@ SOCKETS = {
             "audio": "AUDIO",
             "decode_vae": "VAE",
             "blend_options": "MUSETALK_BLEND_OPTIONS",
+            "silence": "MUSETALK_SILENCE",
         },
         ["VIDEO", "STRING"],
     ),
@@ -74,10 +80,12 @@ SOCKETS = {
             "audio": "AUDIO",
             "decode_vae": "VAE",
             "blend_options": "MUSETALK_BLEND_OPTIONS",
+            "silence": "MUSETALK_SILENCE",
         },
         ["IMAGE", "IMAGE", "STRING"],
     ),
     "MuseTalkBlendOptions": ({}, ["MUSETALK_BLEND_OPTIONS"]),
+    "MuseTalkSilence": ({}, ["MUSETALK_SILENCE"]),
 }
 
 
