@@ -12,6 +12,7 @@ from .lipsync import MuseTalkLipSync
 from .lipsync_video import MuseTalkLipSyncVideo
 from .loaders import LoadMuseTalkModels, register_model_folder
 from .preview import MuseTalkPreviewFrame
+from .restore import MuseTalkRestoreFace
 from .silence import MuseTalkSilence
 from .unet import MuseTalkUNetStep
 
@@ -35,4 +36,5 @@ class MuseTalkSuite(ComfyExtension):
             MuseTalkPreviewFrame,
             MuseTalkBlendOptions,
             MuseTalkSilence,
+            MuseTalkRestoreFace,
         ]

@@ -86,6 +86,10 @@ SOCKETS = {
     ),
     "MuseTalkBlendOptions": ({}, ["MUSETALK_BLEND_OPTIONS"]),
     "MuseTalkSilence": ({}, ["MUSETALK_SILENCE"]),
+    "MuseTalkRestoreFace": (
+        {"images": "IMAGE", "track": "FACE_TRACK", "upscale_model": "UPSCALE_MODEL"},
+        ["IMAGE"],
+    ),
 }
 
 

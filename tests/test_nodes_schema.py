@@ -27,6 +27,7 @@ NODE_IDS = [
     "MuseTalkPreviewFrame",
     "MuseTalkBlendOptions",
     "MuseTalkSilence",
+    "MuseTalkRestoreFace",
 ]
 
 
