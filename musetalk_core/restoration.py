@@ -139,12 +139,12 @@ def restore_faces(
     history = Detail(settings)
 
     def batch(start: int, stop: int) -> list[tuple[np.ndarray, np.ndarray] | None]:
-        rows = [k for k in range(start, stop) if alignments[k] is not None]
+        rows = [(k, matrix) for k, matrix in enumerate(alignments[start:stop], start) if matrix is not None]
         found: list[tuple[np.ndarray, np.ndarray] | None] = [None] * (stop - start)
         if not rows:
             return found
-        aligned = np.stack([_aligned(pictures[k], alignments[k]) for k in rows])
-        for k, before, after in zip(rows, aligned, restore(aligned), strict=True):
+        aligned = np.stack([_aligned(pictures[k], matrix) for k, matrix in rows])
+        for (k, _), before, after in zip(rows, aligned, restore(aligned), strict=True):
             found[k - start] = before, after
         return found
 
@@ -174,7 +174,7 @@ def put_back(picture: torch.Tensor, detail: np.ndarray, matrix: np.ndarray) -> t
     return torch.where(change == 0, picture, changed)
 
 
-def _aligned(picture: torch.Tensor, matrix: np.ndarray | None) -> np.ndarray:
+def _aligned(picture: torch.Tensor, matrix: np.ndarray) -> np.ndarray:
     import cv2
 
     pixels = picture.float().nan_to_num(0.0).clamp(0, 1).cpu().numpy()

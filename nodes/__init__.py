@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .audio import MuseTalkWhisperAudioFeatures
 from .blend_options import MuseTalkBlendOptions
 from .blending import MuseTalkBlendFaceParsing
+from .debug_sheet import MuseTalkFaceDebugSheet
 from .faces import MuseTalkFaceDetectAndCrop
 from .frames import MuseTalkMatchFrames
 from .latents import MuseTalkVAEDecode, MuseTalkVAEEncodeMasked
@@ -37,4 +38,5 @@ class MuseTalkSuite(ComfyExtension):
             MuseTalkBlendOptions,
             MuseTalkSilence,
             MuseTalkRestoreFace,
+            MuseTalkFaceDebugSheet,
         ]

@@ -104,18 +104,22 @@ def _on_device(upscale_model):
 
     def restore(faces: np.ndarray) -> np.ndarray:
         planar = torch.from_numpy(faces).movedim(-1, 1).to(device)
-        return np.stack([one(face[None]) for face in planar])
-
-    def one(face: torch.Tensor) -> np.ndarray:
-        # GFPGAN adds noise: the same for every frame, so that it does not flicker, and a run can be repeated.
-        with torch.random.fork_rng([] if device.type == "cpu" else [device]):
-            torch.manual_seed(0)
-            made = upscale_model(face)
-        if made.shape[-1] != SIZE:
-            made = comfy.utils.common_upscale(made, SIZE, SIZE, "area", "disabled")
-        return made[0].movedim(0, -1).float().cpu().numpy()
+        return np.stack([_one(upscale_model, face[None]) for face in planar])
 
     return restore
+
+
+def _one(upscale_model, face: torch.Tensor) -> np.ndarray:
+    """A face (1,3,512,512) 0..1 restored, (512,512,3) float32."""
+    if upscale_model.architecture.id == "GFPGAN":
+        # spandrel hands GFPGAN 0..1, but it was trained on -1..1 and gives that (gfpgan/utils.py, GFPGANer.enhance);
+        # and it adds new noise at every call, which flickers. The file's own noise is the same for every frame.
+        made = upscale_model.model(face * 2 - 1, return_rgb=False, randomize_noise=False)[0] / 2 + 0.5
+    else:
+        made = upscale_model(face)
+    if made.shape[-1] != SIZE:
+        made = comfy.utils.common_upscale(made, SIZE, SIZE, "area", "disabled")
+    return made[0].clamp(0, 1).movedim(0, -1).float().cpu().numpy()
 
 
 def _large(faces: torch.Tensor) -> torch.Tensor:

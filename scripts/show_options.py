@@ -20,10 +20,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 from show_nodes import FPS, LOUD, MARK, QUALITY, bar, column, row, tile  # noqa: E402
 
 from musetalk_core.audio_features import extract_features  # noqa: E402
+from musetalk_core.blending import composite  # noqa: E402
+from musetalk_core.debug_sheet import debug_sheet  # noqa: E402
 from musetalk_core.engine import Engine, WeightChoice, load_engine  # noqa: E402
+from musetalk_core.latents import decode_faces  # noqa: E402
 from musetalk_core.media.audio import AudioFile, mono16k  # noqa: E402
 from musetalk_core.media.source import TensorFrames, open_source  # noqa: E402
-from musetalk_core.pipeline import lip_sync  # noqa: E402
+from musetalk_core.pipeline import lip_sync, prepare_frames  # noqa: E402
+from musetalk_core.restoration import RestoreSettings, frame_alignments, restore_faces  # noqa: E402
 from musetalk_core.settings import LipSyncSettings, SilenceSettings  # noqa: E402
 from musetalk_core.silence import SpeechWeights  # noqa: E402
 from musetalk_core.weights.folders import ModelFolders  # noqa: E402
@@ -77,6 +81,51 @@ def silence(samples: np.ndarray) -> np.ndarray:
     return column([texts[0], wave, texts[1], curve])
 
 
+def restore(clip: torch.Tensor, engine: Engine) -> np.ndarray:
+    """The way of a face through Restore Face, with an unsharp mask in the restorer's place."""
+    import cv2
+
+    def sharpened(faces: np.ndarray) -> np.ndarray:
+        soft = np.stack([cv2.GaussianBlur(face, (0, 0), 4) for face in faces])
+        return (faces + 1.5 * (faces - soft)).clip(0, 1)
+
+    frame = clip[LOUD : LOUD + 1].float() / 255
+    small = torch.nn.functional.interpolate(frame.movedim(-1, 1), scale_factor=0.3, mode="area")
+    blurred = torch.nn.functional.interpolate(small, size=frame.shape[1:3], mode="bicubic").movedim(1, -1).clamp(0, 1)
+    track = engine.models(LipSyncSettings()).locator.locate(frame)
+    matrices = frame_alignments(track)
+    settings = RestoreSettings(strength=1.0)
+    made = next(restore_faces(blurred, matrices, sharpened, settings, 1))
+    grey = next(restore_faces(blurred * 0, matrices, lambda faces: faces + np.float32(1), settings, 1))
+    aligned = cv2.warpAffine(blurred[0].numpy(), matrices[0], (512, 512))
+    named = ((blurred[0], "soft face"), (aligned, "aligned"), (grey, "where it is put back"), (made, "result"))
+    return row([tile((np.asarray(one) * 255).astype(np.uint8), name, SIDE) for one, name in named])
+
+
+def sheet(engine: Engine, clip: torch.Tensor, samples: np.ndarray) -> np.ndarray:
+    """Two frames of the demo through all stages."""
+    import cv2
+
+    start = LOUD * 16000 // int(FPS)
+    features = extract_features(engine.audio_encoder, samples[start:], Fraction(len(samples) - start, 16000), FPS)
+    settings = LipSyncSettings.for_version("demo")
+    frames, models = clip[LOUD : LOUD + 5], engine.models(settings)
+    track = models.locator.locate(frames)
+    prepared = prepare_frames(frames, track, models, 8)
+    latents = models.generator.generate(
+        torch.stack([one.masked for one in prepared if one.masked is not None]),
+        torch.stack([one.reference for one in prepared if one.reference is not None]),
+        features.tokens(0, 5),
+    )
+    faces = decode_faces(models.decode_codec, latents)
+    own = [one.mask for one in prepared if one.mask is not None]
+    masks = torch.from_numpy(np.stack([cv2.resize(mask, (256, 256)) for mask in own])).float() / 255
+    parts = zip(frames, faces, track.boxes, own, strict=True)
+    results = torch.stack([composite(frame, face, box, mask) for frame, face, box, mask in parts])
+    made = debug_sheet(frames, track, [0, 3], faces, masks, results)
+    return cv2.resize(made, None, fx=0.55, fy=0.55, interpolation=cv2.INTER_AREA)
+
+
 def save(node: str, name: str, picture: np.ndarray) -> None:
     import cv2
 
@@ -95,6 +144,8 @@ def main() -> None:
     samples = mono16k(AudioFile(options.speech))
     save("MuseTalkBlendOptions", "options", blend_options(engine, clip, samples))
     save("MuseTalkSilence", "silence", silence(samples))
+    save("MuseTalkRestoreFace", "restore", restore(clip, engine))
+    save("MuseTalkFaceDebugSheet", "sheet", sheet(engine, clip, samples))
 
 
 if __name__ == "__main__":

@@ -90,6 +90,10 @@ SOCKETS = {
         {"images": "IMAGE", "track": "FACE_TRACK", "upscale_model": "UPSCALE_MODEL"},
         ["IMAGE"],
     ),
+    "MuseTalkFaceDebugSheet": (
+        {"images": "IMAGE", "track": "FACE_TRACK", "faces": "IMAGE", "mask": "MASK", "results": "IMAGE"},
+        ["IMAGE"],
+    ),
 }
 
 

@@ -28,6 +28,7 @@ NODE_IDS = [
     "MuseTalkBlendOptions",
     "MuseTalkSilence",
     "MuseTalkRestoreFace",
+    "MuseTalkFaceDebugSheet",
 ]
 
 
