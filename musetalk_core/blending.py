@@ -1,21 +1,20 @@
 """Blending: which pixels of a frame the generated face replaces, and the replacement itself."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .colour_match import match_colours
 from .errors import MuseTalkError
-from .face_parsing import FaceParser, label_mask
-from .faces.geometry import crop_square, landmark_mask
+from .face_parsing import FaceParser, front_mask, label_mask
+from .faces.geometry import crop_square
 from .faces.track import FaceTrack
+from .mask_shapes import Square, shape_mask
 from .settings import MaskSettings
 
-Square = tuple[int, int, int, int]
-# Share of the box that the drawn ellipse fills when there is neither a parser nor landmarks: the blur then fades
-# out inside the box.
-_ELLIPSE_FILL = 0.92
+FRONT_SHARE = 0.02  # of the square's side: how far around something in front of the face the original fades in
 
 
 class Masker:
@@ -25,33 +24,60 @@ class Masker:
         self.parser = parser
         self.settings = settings
 
-    def masks(self, frames: Sequence[Tensor], track: FaceTrack) -> list[np.ndarray | None]:
+    def masks(self, frames: Sequence[Tensor], track: FaceTrack, own: Tensor | None = None) -> list[np.ndarray | None]:
         """One (box height, box width) uint8 mask per frame; None where the track has no face.
 
         frames: (H,W,3) uint8 0..255 or floating 0..1 (a batch (B,H,W,3) works too), on any device; only the
-        parsed square is converted, NaN counts as 0. Raises MuseTalkError when frames and track differ in length.
+        parsed square is converted, NaN counts as 0. own: a user's mask (1 or B,H,W) floating 0..1, NaN counts as 0,
+        that ours are multiplied with. Raises MuseTalkError when frames, track and own masks do not fit together.
         """
         if len(frames) != len(track):
             raise MuseTalkError(
                 f"{len(frames)} frames were given with a track of {len(track)}; give the track of these frames."
             )
+        if own is not None:
+            check_own_mask(own, len(frames), track.image_size)
         rows = [int(row) for row in np.flatnonzero(track.present)]
         squares = [crop_square(track.boxes[row], self.settings.expand) for row in rows]
         masks: list[np.ndarray | None] = [None] * len(frames)
-        for row, square, picture in zip(rows, squares, self._pictures(frames, track, rows, squares), strict=True):
-            masks[row] = blend_mask(picture, track.boxes[row], square, self.settings)
+        for row, square, labels in zip(rows, squares, self._labels(frames, rows, squares), strict=True):
+            mask = self._mask(track, row, square, labels)
+            if own is not None:
+                mask = _weighed(mask, _own_weights(own[row if len(own) > 1 else 0], track.boxes[row]))
+            masks[row] = feathered(mask, self.settings.feather)
         return masks
 
-    def _pictures(
-        self, frames: Sequence[Tensor], track: FaceTrack, rows: list[int], squares: list[Square]
-    ) -> Iterator[np.ndarray]:
-        if self.parser is None:
-            for row, square in zip(rows, squares, strict=True):
-                yield _drawn_mask(track, row, square)
-            return
+    def _labels(
+        self, frames: Sequence[Tensor], rows: list[int], squares: list[Square]
+    ) -> Iterable[np.ndarray] | Iterable[None]:
+        """The classes of each square, or None where nothing asks for them."""
+        if self.parser is None or (self.settings.mask_shape != "parsing" and not self.settings.occlusion):
+            return [None] * len(rows)
         regions = (_square_region(frames[row], square) for row, square in zip(rows, squares, strict=True))
-        for labels in self.parser.labels(regions):
-            yield label_mask(labels, self.settings)
+        return self.parser.labels(regions)
+
+    def _mask(self, track: FaceTrack, row: int, square: Square, labels: np.ndarray | None) -> np.ndarray:
+        shape, box = self.settings.mask_shape, track.boxes[row]
+        if labels is not None and shape == "parsing":
+            picture = label_mask(labels, self.settings)
+        else:
+            picture = shape_mask(shape, box, None if track.landmarks is None else track.landmarks[row], square)
+        mask = blend_mask(picture, box, square, self.settings)
+        if labels is None or not self.settings.occlusion or not picture.size:
+            return mask
+        return _weighed(mask, _visible(front_mask(labels, picture), box, square))
+
+
+def check_own_mask(own: Tensor, frames: int, size: tuple[int, int]) -> None:
+    """Raise one sentence unless a user's mask (N,H,W) is one or one per frame, of the frames' size (height, width)."""
+    if own.ndim != 3 or len(own) not in (1, frames):
+        raise MuseTalkError(
+            f"The mask has the shape {tuple(own.shape)} for {frames} frames; give one mask or one for every frame."
+        )
+    if tuple(own.shape[1:]) != tuple(size):
+        raise MuseTalkError(
+            f"The mask has {own.shape[2]}x{own.shape[1]} pixels and the frames {size[1]}x{size[0]}; make it on a frame."
+        )
 
 
 def blend_mask(mask: np.ndarray, box: np.ndarray, square: Square, settings: MaskSettings) -> np.ndarray:
@@ -89,11 +115,32 @@ def blend_mask(mask: np.ndarray, box: np.ndarray, square: Square, settings: Mask
     return out
 
 
-def composite(frame: Tensor, face: Tensor, box: np.ndarray, mask: np.ndarray) -> Tensor:
+def feathered(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """The mask (h,w) uint8 faded inwards: 0 at its edge (where it is 0, or the box ends), itself `pixels` further in.
+
+    Between them the weight follows 3t^2 - 2t^3 of the distance's share t, which has no kink at either end. 0 pixels:
+    the mask as it is.
+    """
+    import cv2
+
+    if not pixels or not mask.any():
+        return mask
+    inside = np.pad((mask > 0).astype(np.uint8), 1)
+    share = (cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1] / pixels).clip(0, 1)
+    return np.round(mask * (share * share * (3 - 2 * share))).astype(np.uint8)
+
+
+def faded(mask: np.ndarray, weight: float) -> np.ndarray:
+    """The mask (h,w) uint8 times a weight 0..1; the mask itself for 1."""
+    return mask if weight == 1 else np.round(mask * np.float32(weight)).astype(np.uint8)
+
+
+def composite(frame: Tensor, face: Tensor, box: np.ndarray, mask: np.ndarray, colour_match: float = 0.0) -> Tensor:
     """A copy of the frame with the face blended into the box; same dtype and device.
 
     frame: (H,W,3) uint8 0..255 or floating 0..1. face: (256,256,3) uint8 or floating 0..1, any device; it is
     rounded to 8 bits and resized to the box by OpenCV's bilinear filter. mask: (box height, box width) uint8.
+    colour_match: share of the difference in colour to the frame that is taken from the face first (match_colours).
     Pixels where the mask is 0 and all outside the box keep their bits. Where it is not, NaN counts as 0. A box that
     leaves the frame is cut. Raises MuseTalkError when the mask is not of the box's size.
     """
@@ -107,12 +154,25 @@ def composite(frame: Tensor, face: Tensor, box: np.ndarray, mask: np.ndarray) ->
     if right <= left or bottom <= top:
         return result
     inside = (slice(top, bottom), slice(left, right))
-    pasted = torch.from_numpy(_resize_face(face, mask.shape)[inside]).to(frame.device)
+    pixels = _resize_face(face, mask.shape)
+    if colour_match:
+        pixels = _matched(pixels, frame, box, mask, colour_match)
+    pasted = torch.from_numpy(pixels[inside]).to(frame.device)
     weight = torch.from_numpy(mask[inside]).to(frame.device)[..., None]
     region = result[y1 + top : y1 + bottom, x1 + left : x1 + right]
     blend = _blend_float if frame.is_floating_point() else _blend_uint8
     region.copy_(blend(region, pasted, weight))
     return result
+
+
+def _matched(face: np.ndarray, frame: Tensor, box: np.ndarray, mask: np.ndarray, amount: float) -> np.ndarray:
+    """The face with the colours of the frame in the part of the box that lies inside the frame."""
+    x1, y1, x2, y2 = _corners(box)
+    rows, columns = slice(max(-y1, 0), frame.shape[0] - y1), slice(max(-x1, 0), frame.shape[1] - x1)
+    original = _to_uint8(frame[max(y1, 0) : y2, max(x1, 0) : x2].detach()).cpu().numpy()
+    matched = face.copy()
+    matched[rows, columns] = match_colours(face[rows, columns], original, mask[rows, columns], amount)
+    return matched
 
 
 def _extent(mask: np.ndarray) -> Square:
@@ -178,17 +238,37 @@ def _square_region(frame: Tensor, square: Square) -> np.ndarray:
     return region
 
 
-def _drawn_mask(track: FaceTrack, row: int, square: Square) -> np.ndarray:
-    landmarks = None if track.landmarks is None else track.landmarks[row]
-    if landmarks is not None and np.isfinite(landmarks).all() and landmarks.any():
-        return landmark_mask(landmarks, square)
-    return _ellipse_mask(track.boxes[row], square)
+def _weighed(mask: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The mask (h,w) uint8 times weights (h,w) uint8 / 255, rounded."""
+    return ((mask.astype(np.uint16) * weights + 127) // 255).astype(np.uint8)
 
 
-def _ellipse_mask(box: np.ndarray, square: Square) -> np.ndarray:
-    x1, y1, x2, y2 = (float(value) for value in box)
-    columns = np.arange(square[0], square[2]) + 0.5
-    lines = np.arange(square[1], square[3]) + 0.5
-    across = (columns - (x1 + x2) / 2) / max((x2 - x1) / 2 * _ELLIPSE_FILL, 1e-6)
-    down = (lines - (y1 + y2) / 2) / max((y2 - y1) / 2 * _ELLIPSE_FILL, 1e-6)
-    return ((across[None, :] ** 2 + down[:, None] ** 2) <= 1).astype(np.uint8) * 255
+def _own_weights(own: Tensor, box: np.ndarray) -> np.ndarray:
+    """A user's mask (H,W) in the box, (box height, box width) uint8; 0 where the box leaves the frame."""
+    x1, y1, x2, y2 = _corners(box)
+    weights = np.zeros((y2 - y1, x2 - x1), np.uint8)
+    part = _to_uint8(own[max(y1, 0) : y2, max(x1, 0) : x2].detach().float()).cpu().numpy()
+    top, left = max(-y1, 0), max(-x1, 0)
+    weights[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return weights
+
+
+def _visible(front: np.ndarray, box: np.ndarray, square: Square) -> np.ndarray:
+    """0 where something is in front of the face, 255 away from it: (box height, box width) uint8.
+
+    front: (512,512) bool of the square.
+    """
+    import cv2
+
+    side = square[2] - square[0]
+    reach = max(1, round(side * FRONT_SHARE))
+    kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    covered = cv2.resize(front.astype(np.uint8) * 255, (side, side), interpolation=cv2.INTER_NEAREST)
+    # Grown by as much as the blur reaches, so that what is in front itself stays at 0.
+    soft = 255 - cv2.blur(cv2.dilate(covered, kernel), kernel.shape)
+    x1, y1, x2, y2 = _corners(box)
+    visible = np.zeros((y2 - y1, x2 - x1), np.uint8)
+    left, top = max(square[0] - x1, 0), max(square[1] - y1, 0)
+    part = soft[max(y1 - square[1], 0) : y2 - square[1], max(x1 - square[0], 0) : x2 - square[0]]
+    visible[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return visible

@@ -14,6 +14,12 @@ from .settings import MaskSettings, ParsingMode
 LABEL_SIZE = 512
 GPU_BATCH = 8
 SKIN, NOSE, MOUTH, UPPER_LIP, LOWER_LIP, NECK = 1, 10, 11, 12, 13, 14
+# Skin, brows, eyes, glasses, nose, mouth and lips; and what is in front when it lies within the face's outline:
+# background (as anything unknown is called), necklace, cloth, hair, hat.
+FACE_CLASSES = (1, 2, 3, 4, 5, 6, 10, 11, 12, 13)
+FRONT_CLASSES = (0, 15, 16, 17, 18)
+# Of the 512-pixel picture: slivers between the true outline and the hull are narrower, hands and microphones wider.
+NARROWEST_FRONT = 17
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -62,6 +68,25 @@ def label_mask(labels: np.ndarray, settings: MaskSettings) -> np.ndarray:
     else:
         chosen = (labels == SKIN) | lips
     return chosen.astype(np.uint8) * 255
+
+
+def front_mask(labels: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    """Where something is in front of the face: (512,512) bool of classes (512,512) uint8.
+
+    picture: uint8 mask of the same square at any size, what would be replaced. Counted are the pixels in it, or inside
+    the convex hull of the largest face region, that are no part of a head, in patches at least 17 pixels wide. A hand
+    that the parser takes for skin is not found.
+    """
+    import cv2
+
+    face = np.isin(labels, FACE_CLASSES).astype(np.uint8)
+    outline = (cv2.resize(picture, labels.shape[::-1], interpolation=cv2.INTER_NEAREST) > 127).astype(np.uint8)
+    contours, _ = cv2.findContours(face, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    if contours:
+        cv2.fillConvexPoly(outline, cv2.convexHull(max(contours, key=cv2.contourArea)), 1)
+    front = outline * np.isin(labels, FRONT_CLASSES).astype(np.uint8)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (NARROWEST_FRONT, NARROWEST_FRONT))
+    return cv2.morphologyEx(front, cv2.MORPH_OPEN, kernel) > 0
 
 
 def _jaw_skin(skin: np.ndarray, left: int, right: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 
 from .audio_features import TokenSource
 from .batches import shrinking_batches
-from .blending import Masker, composite
+from .blending import Masker, check_own_mask, composite, faded
 from .errors import MuseTalkError
 from .faces.geometry import crop_face
 from .faces.locator import FaceLocator
@@ -21,6 +21,7 @@ from .generator import Generator
 from .latents import Codec, decode_faces, encode_crops
 from .media.source import FrameSource
 from .settings import LipSyncSettings
+from .silence import GatedTokens
 from .timeline import shows_again, source_index
 
 log = logging.getLogger(__name__)
@@ -45,19 +46,22 @@ class Models:
 
 @dataclass
 class Report:
-    """What happened to the output frames: found = generated, passed_through = no face, failed = kept as they were."""
+    """What happened to the output frames: found = generated, passed_through = no face, failed = kept as they were,
+    silent = kept because nobody speaks."""
 
     frames: int = 0
     found: int = 0
     passed_through: int = 0
     failed: int = 0
+    silent: int = 0
 
     def text(self) -> str:
         """One line for people."""
-        return (
+        text = (
             f"{self.frames} frames: {self.found} lip-synced, {self.passed_through} passed through without a face, "
             f"{self.failed} kept because their result was unusable"
         )
+        return f"{text}, {self.silent} kept in silence" if self.silent else text
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -113,20 +117,24 @@ def lip_sync(
     settings: LipSyncSettings,
     report: Report | None = None,
     track: FaceTrack | None = None,
+    own_mask: torch.Tensor | None = None,
 ) -> Iterator[torch.Tensor]:
     """Yield exactly `frames` lip-synced frames (H,W,3) in the source's dtype, at tokens.fps.
 
     Output frame i shows source frame source_index(i) with the mouth of tokens i. Frames without a face, or whose
     result is not finite, are yielded as they came. A source frame that comes back later is located, encoded and
     parsed once while it stays in the cache. track: the faces of all source frames, when known, instead of
-    models.locator. Memory: one batch of frames and CACHE_BYTES. Raises MuseTalkError when no frame has a face,
-    unless settings.allow_no_face.
+    models.locator. own_mask: a user's mask (1,H,W), or one for every source frame, floating 0..1, that the blend
+    masks are multiplied with. Memory: one batch of frames and CACHE_BYTES. Raises MuseTalkError when no frame has a
+    face, unless settings.allow_no_face.
     """
     report = Report() if report is None else report
     if track is not None and len(track) != len(source):
         raise MuseTalkError(
             f"The face track has {len(track)} frames and the source {len(source)}; locate the faces again."
         )
+    if own_mask is not None:
+        check_own_mask(own_mask, len(source), source.size)
 
     def shown(i: int) -> int:
         return source_index(i, len(source), source.fps, tokens.fps, settings.mode)
@@ -138,11 +146,12 @@ def lip_sync(
         stop = min(start + settings.batch_size, frames)
         indices = [shown(i) for i in range(start, stop)]
         batch = list(islice(pictures, stop - start))
-        prepared = _prepare(batch, indices, kept, models, settings.batch_size, track)
-        faces = _generate(prepared, tokens.tokens(start, stop), models, settings.batch_size)
-        for picture, frame, face in zip(batch, prepared, faces, strict=True):
-            yield _finish(picture, frame, face, report)
-    if report.found == 0 and not settings.allow_no_face:
+        prepared = _prepare(batch, indices, kept, models, settings.batch_size, track, own_mask)
+        speaking = tokens.shown(start, stop) if isinstance(tokens, GatedTokens) else np.ones(stop - start, np.float32)
+        faces = _generate(prepared, tokens.tokens(start, stop), speaking > 0, models, settings.batch_size)
+        for picture, frame, face, weight in zip(batch, prepared, faces, speaking, strict=True):
+            yield _finish(picture, frame, face, float(weight), settings.mask.colour_match, report)
+    if report.found + report.silent == 0 and not settings.allow_no_face:
         raise MuseTalkError(
             f"No face was found in any of the {report.frames} frames; use a video whose face is at least "
             "64 pixels wide and looks towards the camera."
@@ -156,6 +165,7 @@ def _prepare(
     models: Models,
     batch_size: int,
     track: FaceTrack | None,
+    own_mask: torch.Tensor | None,
 ) -> list[PreparedFrame]:
     """The prepared frames of a batch, in its order; what is not kept yet is made and kept."""
     here = {index: frame for index in indices if (frame := kept.get(index)) is not None}
@@ -164,20 +174,24 @@ def _prepare(
         frames = torch.stack(list(missing.values()))
         rows = list(missing)
         faces = models.locator.locate(frames) if track is None else track.select(rows)
-        for index, frame in zip(rows, prepare_frames(frames, faces, models, batch_size), strict=True):
+        own = own_mask if own_mask is None or len(own_mask) == 1 else own_mask[rows]
+        for index, frame in zip(rows, prepare_frames(frames, faces, models, batch_size, own), strict=True):
             kept.add(index, frame)
             here[index] = frame
     return [here[index] for index in indices]
 
 
-def prepare_frames(frames: torch.Tensor, faces: FaceTrack, models: Models, batch_size: int) -> list[PreparedFrame]:
-    """Crop, encode and parse the present faces of frames (B,H,W,3), one PreparedFrame each."""
+def prepare_frames(
+    frames: torch.Tensor, faces: FaceTrack, models: Models, batch_size: int, own_mask: torch.Tensor | None = None
+) -> list[PreparedFrame]:
+    """Crop, encode and parse the present faces of frames (B,H,W,3), one PreparedFrame each; own_mask: see Masker."""
     present = np.flatnonzero(faces.present)
     prepared = [PreparedFrame()] * len(faces)
     if not len(present):
         return prepared
     crops = torch.stack([crop_face(frames[k], faces.boxes[k]) for k in present])
-    masks = models.masker.masks([frames[k] for k in present], faces.select(present))
+    own = own_mask if own_mask is None or len(own_mask) == 1 else own_mask[present]
+    masks = models.masker.masks([frames[k] for k in present], faces.select(present), own)
 
     def encode(start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
         return encode_crops(models.codec, crops[start:stop])
@@ -193,15 +207,16 @@ def prepare_frames(frames: torch.Tensor, faces: FaceTrack, models: Models, batch
 
 
 def _generate(
-    prepared: Sequence[PreparedFrame], tokens: torch.Tensor, models: Models, batch_size: int
+    prepared: Sequence[PreparedFrame], tokens: torch.Tensor, shown: np.ndarray, models: Models, batch_size: int
 ) -> list[torch.Tensor | None]:
-    """Faces (256,256,3) float32 [0,1] on the CPU for the frames that have one, else None."""
+    """Faces (256,256,3) float32 [0,1] on the CPU for the shown frames (bool) that have one, else None."""
     faces: list[torch.Tensor | None] = [None] * len(prepared)
-    rows = [k for k, frame in enumerate(prepared) if frame.box is not None]
+    rows = [k for k, frame in enumerate(prepared) if frame.box is not None and shown[k]]
     if not rows:
         return faces
-    masked = torch.stack([frame.masked for frame in prepared if frame.masked is not None])
-    reference = torch.stack([frame.reference for frame in prepared if frame.reference is not None])
+    latents = [(prepared[k].masked, prepared[k].reference) for k in rows]
+    masked = torch.stack([pair[0] for pair in latents if pair[0] is not None])
+    reference = torch.stack([pair[1] for pair in latents if pair[1] is not None])
     tokens = tokens[rows]
 
     def generate(start: int, stop: int) -> torch.Tensor:
@@ -215,11 +230,21 @@ def _generate(
     return faces
 
 
-def _finish(picture: torch.Tensor, frame: PreparedFrame, face: torch.Tensor | None, report: Report) -> torch.Tensor:
-    """Blend a face into its frame; the frame itself where there is none or where it is not finite."""
+def _finish(
+    picture: torch.Tensor,
+    frame: PreparedFrame,
+    face: torch.Tensor | None,
+    weight: float,
+    colour_match: float,
+    report: Report,
+) -> torch.Tensor:
+    """Blend a face into its frame, `weight` (0..1) of it; the frame itself where there is none or none finite."""
     report.frames += 1
-    if face is None or frame.box is None or frame.mask is None:
+    if frame.box is None or frame.mask is None:
         report.passed_through += 1
+        return picture
+    if face is None:
+        report.silent += 1
         return picture
     if not torch.isfinite(face).all():
         report.failed += 1
@@ -229,4 +254,4 @@ def _finish(picture: torch.Tensor, frame: PreparedFrame, face: torch.Tensor | No
         )
         return picture
     report.found += 1
-    return composite(picture, face, frame.box, frame.mask)
+    return composite(picture, face, frame.box, faded(frame.mask, weight), colour_match)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .audio_features import TokenSource
-from .blending import composite
+from .blending import composite, faded
 from .errors import MuseTalkError
 from .faces.detector import Face
 from .faces.geometry import bbox_shift_range, crop_box, crop_face
@@ -18,6 +18,7 @@ from .latents import decode_faces
 from .media.source import FrameSource
 from .pipeline import Models, prepare_frames
 from .settings import LipSyncSettings
+from .silence import GatedTokens
 from .timeline import output_count, source_index
 
 MOST_SHIFTS = 24
@@ -30,7 +31,8 @@ class Moment:
     """An output frame before it is generated.
 
     frame: its number (0-based) at `fps`; index: the source frame it shows, of `source_frames`; picture: that frame
-    (H,W,3) in the source's dtype; face: the speaker's, None without one; tokens: (1,n,D) what the frame hears.
+    (H,W,3) in the source's dtype; face: the speaker's, None without one; tokens: (1,n,D) what the frame hears; shown:
+    how much of the generated face shows there, 0..1.
     """
 
     frame: int
@@ -40,6 +42,7 @@ class Moment:
     picture: torch.Tensor
     face: Face | None
     tokens: torch.Tensor
+    shown: float = 1.0
 
     @property
     def seconds(self) -> float:
@@ -125,7 +128,8 @@ def find_moment(
     index = source_index(frame, len(source), source.fps, tokens.fps, settings.mode)
     picture = next(iter(source.read([index])))
     face = models.locator.choose(models.locator.detector.detect(picture))
-    return Moment(frame, tokens.fps, index, len(source), picture, face, tokens.tokens(frame, frame + 1))
+    shown = float(tokens.shown(frame, frame + 1)[0]) if isinstance(tokens, GatedTokens) else 1.0
+    return Moment(frame, tokens.fps, index, len(source), picture, face, tokens.tokens(frame, frame + 1), shown)
 
 
 def make_take(moment: Moment, shift: int, models: Models, settings: LipSyncSettings) -> Take:
@@ -135,6 +139,9 @@ def make_take(moment: Moment, shift: int, models: Models, settings: LipSyncSetti
     """
     if moment.face is None:
         problem = f"No face was found at {moment.seconds:.2f} s, so the frame stays as it is; choose another moment."
+        return Take(shift, moment.picture, problem)
+    if moment.shown == 0:
+        problem = f"Nobody speaks at {moment.seconds:.2f} s, so the frame stays as it is; choose another moment."
         return Take(shift, moment.picture, problem)
     landmarks = moment.face.landmarks
     box = crop_box(landmarks, moment.face.box, moment.size, shift, settings.extra_margin)
@@ -149,7 +156,8 @@ def make_take(moment: Moment, shift: int, models: Models, settings: LipSyncSetti
     if not torch.isfinite(made).all():
         problem = "The networks gave unusable pixels, so the frame stays as it is; load the models with precision fp32."
         return Take(shift, moment.picture, problem, box, prepared.mask, crop, made.nan_to_num(0.0))
-    picture = composite(moment.picture, made, box, prepared.mask)
+    mask = faded(prepared.mask, moment.shown)
+    picture = composite(moment.picture, made, box, mask, settings.mask.colour_match)
     return Take(shift, picture, _fallback(moment, shift, settings), box, prepared.mask, crop, made)
 
 

@@ -1,28 +1,37 @@
 """Sheets for the eye: a previewed frame beside its original, and one face made with several bbox_shifts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from .faces.geometry import crop_square
 from .preview import ADVICE, Moment, Take, box_text
-
-Colour = tuple[int, int, int]
+from .sheet import (
+    CAPTION,
+    GAP,
+    GREY,
+    LARGE,
+    NORMAL,
+    PANEL,
+    RED,
+    SMALL,
+    WHITE,
+    YELLOW,
+    Colour,
+    Page,
+    pixels_of,
+    scaled,
+    text_picture,
+)
 
 WIDTH = 2048  # pixels: no sheet is wider
-GAP = 16
-CAPTION = 28
 LEAST_HEIGHT, MOST_HEIGHT = 480, 960  # of a frame on the sheet, as far as the width allows
 LEAST_COLUMN = 300
 SWEEP_TILE = 384
 SWEEP_COLUMNS = 5
 SWEEP_LABEL = 64
 FACE_EXPAND = 1.2  # side of the close-ups relative to the face
-SMALL, NORMAL, LARGE = 18, 21, 25
 
-BACKGROUND, PANEL = (22, 24, 30), (38, 41, 50)
-WHITE, GREY, YELLOW, RED = (238, 240, 244), (158, 164, 176), (255, 208, 64), (255, 142, 116)
 TINT = (40, 220, 130)
 # Landmarks that make a line: points, whether it is closed, colour.
 PARTS = (
@@ -49,18 +58,18 @@ def preview_sheet(moment: Moment, take: Take) -> np.ndarray:
     side = (max(height, LEAST_HEIGHT) - CAPTION - GAP) // 2
     tiles = _tiles(moment, take)
     wide = 2 * column + 3 * GAP + (2 * side + 2 * GAP if tiles else 0)
-    page = _Page(wide)
+    page = Page(wide)
     page.heading([(moment.title, LARGE, WHITE), *_facts(moment, take)])
     top = page.end
     original = _marked(moment, take, height, width)
-    result = _scaled(_pixels(take.picture), height, width)
+    result = scaled(pixels_of(take.picture), height, width)
     caption = "original" if take.box is None else "original: crop box, landmarks"
     for k, (picture, text) in enumerate(((original, caption), (result, "result"))):
         page.tile(picture, text, GAP + k * (column + GAP), top, column)
     left = 3 * GAP + 2 * column
     for k, (picture, caption) in enumerate(tiles):
         x, y = left + k % 2 * (side + GAP), top + k // 2 * (side + CAPTION + GAP)
-        page.tile(_scaled(picture, side, side), caption, x, y, side)
+        page.tile(scaled(picture, side, side), caption, x, y, side)
     return page.pixels()
 
 
@@ -72,7 +81,7 @@ def sweep_sheet(moment: Moment, takes: Sequence[Take], current: int) -> np.ndarr
     """
     rows = -(-len(takes) // SWEEP_COLUMNS)
     columns = -(-len(takes) // rows)
-    page = _Page(max(columns, 2) * (SWEEP_TILE + GAP) + GAP)
+    page = Page(max(columns, 2) * (SWEEP_TILE + GAP) + GAP)
     title = (f"bbox_shift sweep: {moment.title}", LARGE, WHITE)
     if moment.face is None:
         page.heading([title, (takes[0].problem, NORMAL, RED)])
@@ -83,63 +92,6 @@ def sweep_sheet(moment: Moment, takes: Sequence[Take], current: int) -> np.ndarr
         x, y = GAP + k % columns * (SWEEP_TILE + GAP), top + k // columns * (SWEEP_TILE + SWEEP_LABEL + GAP)
         _sweep_tile(page, moment, take, x, y, take.shift == current)
     return page.pixels()
-
-
-class _Page:
-    """A dark sheet of a fixed width that grows downwards as things are put on it."""
-
-    def __init__(self, width: int) -> None:
-        self._width = width
-        self._parts: list[tuple[int, int, np.ndarray]] = []
-        self.end = GAP
-
-    def heading(self, lines: Sequence[tuple[str, int, Colour]]) -> None:
-        """Lines of (text, size, colour) over the whole width, each wrapped where it is too long."""
-        for text, size, colour in lines:
-            self.put(_text(text, size, colour, self._width - 2 * GAP), GAP, self.end)
-        self.end += GAP // 2
-
-    def tile(self, picture: np.ndarray, caption: str, x: int, y: int, width: int) -> None:
-        """A caption and, below it and centred in `width`, a picture."""
-        self.put(_text(caption, SMALL, GREY, width), x, y)
-        self.put(picture, x + (width - picture.shape[1]) // 2, y + CAPTION)
-
-    def put(self, picture: np.ndarray, x: int, y: int) -> None:
-        """A picture (h,w,3) uint8 with its upper left corner at x, y."""
-        self._parts.append((x, y, picture))
-        self.end = max(self.end, y + picture.shape[0])
-
-    def pixels(self) -> np.ndarray:
-        """The sheet (h,w,3) uint8."""
-        sheet = np.full((self.end + GAP, self._width, 3), BACKGROUND, np.uint8)
-        for x, y, picture in self._parts:
-            sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
-        return sheet
-
-
-def _text(text: str, size: int, colour: Colour, width: int, ground: Colour = BACKGROUND) -> np.ndarray:
-    """A text, wrapped to a width in pixels, as a picture (h,w,3) uint8 of at most that width."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    font = ImageFont.load_default(size)
-    lines = _wrapped(text, font.getlength, width)
-    image = Image.new("RGB", (width, len(lines) * (size + 7)), ground)
-    draw = ImageDraw.Draw(image)
-    for k, line in enumerate(lines):
-        draw.text((0, k * (size + 7)), line, font=font, fill=colour)
-    return np.asarray(image)
-
-
-def _wrapped(text: str, length: Callable[[str], float], width: int) -> list[str]:
-    """The text in lines of at most `width` as `length` measures them; a longer word has its own line."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and length(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines
 
 
 def _facts(moment: Moment, take: Take) -> list[tuple[str, int, Colour]]:
@@ -165,7 +117,7 @@ def _marked(moment: Moment, take: Take, height: int, width: int) -> np.ndarray:
     """The original frame at a size, with the crop box and the landmarks drawn on it."""
     import cv2
 
-    canvas = _scaled(_pixels(moment.picture), height, width).copy()
+    canvas = scaled(pixels_of(moment.picture), height, width).copy()
     if moment.face is None:
         return canvas
     scale = width / moment.size[1]
@@ -188,9 +140,9 @@ def _tiles(moment: Moment, take: Take) -> list[tuple[np.ndarray, str]]:
         return []
     return [
         (_masked(moment, take), "replaced (green)"),
-        (_close_up(moment, _pixels(take.picture)), "result, close"),
+        (_close_up(moment, pixels_of(take.picture)), "result, close"),
         (take.crop.numpy(), "crop, 256 x 256"),
-        (_pixels(take.made), "generated, 256 x 256"),
+        (pixels_of(take.made), "generated, 256 x 256"),
     ]
 
 
@@ -200,7 +152,7 @@ def _masked(moment: Moment, take: Take) -> np.ndarray:
     x1, y1, x2, y2 = (int(edge) for edge in take.box)
     weights = np.zeros((*moment.size, 1), np.float32)
     weights[y1:y2, x1:x2, 0] = take.mask / 255 * 0.6
-    face, weights = _close_up(moment, _pixels(moment.picture)), _close_up(moment, weights)
+    face, weights = _close_up(moment, pixels_of(moment.picture)), _close_up(moment, weights)
     return np.round(face * (1 - weights) + np.array(TINT) * weights).astype(np.uint8)
 
 
@@ -216,34 +168,17 @@ def _close_up(moment: Moment, picture: np.ndarray) -> np.ndarray:
     return cut
 
 
-def _sweep_tile(page: _Page, moment: Moment, take: Take, x: int, y: int, current: bool) -> None:
+def _sweep_tile(page: Page, moment: Moment, take: Take, x: int, y: int, current: bool) -> None:
     if current:
         frame = np.full((SWEEP_TILE + 10, SWEEP_TILE + 10, 3), YELLOW, np.uint8)
         page.put(frame, x - 5, y - 5)
     if take.problem:
         picture = np.full((SWEEP_TILE, SWEEP_TILE, 3), PANEL, np.uint8)
         page.put(picture, x, y)
-        page.put(_text(take.problem, NORMAL, RED, SWEEP_TILE - 4 * GAP, PANEL), x + 2 * GAP, y + 2 * GAP)
+        page.put(text_picture(take.problem, NORMAL, RED, SWEEP_TILE - 4 * GAP, PANEL), x + 2 * GAP, y + 2 * GAP)
     else:
-        page.put(_scaled(_close_up(moment, _pixels(take.picture)), SWEEP_TILE, SWEEP_TILE), x, y)
+        page.put(scaled(_close_up(moment, pixels_of(take.picture)), SWEEP_TILE, SWEEP_TILE), x, y)
     name = f"bbox_shift {take.shift}" + (", current" if current else "")
-    page.put(_text(name, LARGE, YELLOW if current else WHITE, SWEEP_TILE), x, y + SWEEP_TILE + 6)
+    page.put(text_picture(name, LARGE, YELLOW if current else WHITE, SWEEP_TILE), x, y + SWEEP_TILE + 6)
     box = "no crop box" if take.problem or take.box is None else f"box {box_text(take.box)}"
-    page.put(_text(box, SMALL, GREY, SWEEP_TILE), x, y + SWEEP_TILE + 38)
-
-
-def _pixels(picture: torch.Tensor) -> np.ndarray:
-    """A picture (h,w,3), uint8 or floating 0..1 on any device, as uint8."""
-    if picture.is_floating_point():
-        picture = (picture.float().nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8)
-    return picture.cpu().numpy()
-
-
-def _scaled(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A picture (h,w,3) uint8 at another size; the same pixels when it has that size already."""
-    import cv2
-
-    if picture.shape[:2] == (height, width):
-        return picture
-    shrinks = height < picture.shape[0]
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    page.put(text_picture(box, SMALL, GREY, SWEEP_TILE), x, y + SWEEP_TILE + 38)

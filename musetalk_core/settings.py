@@ -10,6 +10,10 @@ from .timeline import MATCH_MODES, MatchMode
 Version = Literal["v1.5", "v1.0", "demo"]
 ParsingMode = Literal["jaw", "raw", "neck"]
 PARSING_MODES: tuple[ParsingMode, ...] = ("jaw", "raw", "neck")
+MaskShape = Literal["parsing", "landmarks", "ellipse"]
+MASK_SHAPES: tuple[MaskShape, ...] = ("parsing", "landmarks", "ellipse")
+Silence = Literal["off", "close", "original"]
+SILENCES: tuple[Silence, ...] = ("off", "close", "original")
 FaceChoice = Literal["largest", "left", "right"]
 FACE_CHOICES: tuple[FaceChoice, ...] = ("largest", "left", "right")
 DetectorChoice = Literal["auto", "dwpose", "mediapipe", "mmpose"]
@@ -36,6 +40,11 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise MuseTalkError(f"{name} is {value!r}; choose one of {', '.join(choices)}.")
 
 
+def _true_or_false(name: str, value: bool) -> None:
+    if not isinstance(value, bool):
+        raise MuseTalkError(f"{name} is {value!r}; give true or false.")
+
+
 @dataclass(frozen=True)
 class MaskSettings:
     """How the generated face is blended back.
@@ -43,7 +52,10 @@ class MaskSettings:
     parsing_mode: face classes that are replaced. cheek widths: pixels of the 512-pixel parsing picture, from its
     centre, outside which mode "jaw" keeps the narrower mask. expand: side of the parsed square relative to the
     box's longer side. blur: Gaussian kernel as a share of that square. upper_boundary_ratio: share of the square,
-    from its top, that is never replaced.
+    from its top, that is never replaced. mask_shape: parsing (parsing_mode, from landmarks without a parser),
+    landmarks, or an ellipse in the box. feather: frame pixels over which the
+    mask fades inwards from its edge. colour_match: share, 0..1, of the generated face's difference in colour to the
+    ring around the mask that is taken away. occlusion: keep what the parser sees in front of the face.
     """
 
     parsing_mode: ParsingMode = "jaw"
@@ -52,6 +64,10 @@ class MaskSettings:
     expand: float = 1.5
     blur: float = 0.05
     upper_boundary_ratio: float = 0.5
+    mask_shape: MaskShape = "parsing"
+    feather: int = 0
+    colour_match: float = 0.0
+    occlusion: bool = False
 
     def __post_init__(self) -> None:
         _one_of("parsing_mode", self.parsing_mode, PARSING_MODES)
@@ -60,6 +76,29 @@ class MaskSettings:
         _within("expand", self.expand, 1.0, 4.0)
         _within("blur", self.blur, 0.0, 0.5)
         _within("upper_boundary_ratio", self.upper_boundary_ratio, 0.0, 1.0)
+        _one_of("mask_shape", self.mask_shape, MASK_SHAPES)
+        _whole("feather", self.feather, 0, 512)
+        _within("colour_match", self.colour_match, 0.0, 1.0)
+        _true_or_false("occlusion", self.occlusion)
+
+
+@dataclass(frozen=True)
+class SilenceSettings:
+    """What happens where nobody speaks.
+
+    silence: off (the mouth follows every sound), close (it closes), original (the source frame shows). silence_fade:
+    video frames over which one goes over into the other. silence_level: dB below the speech's loudness from which a
+    sound is silence.
+    """
+
+    silence: Silence = "off"
+    silence_fade: int = 3
+    silence_level: float = 24.0
+
+    def __post_init__(self) -> None:
+        _one_of("silence", self.silence, SILENCES)
+        _whole("silence_fade", self.silence_fade, 0, 120)
+        _within("silence_level", self.silence_level, 6.0, 60.0)
 
 
 @dataclass(frozen=True)
@@ -83,6 +122,7 @@ class LipSyncSettings:
     allow_no_face: bool = False
     detector: DetectorChoice = "auto"
     mask: MaskSettings = MaskSettings()
+    silence: SilenceSettings = SilenceSettings()
 
     def __post_init__(self) -> None:
         _whole("bbox_shift", self.bbox_shift, -1000, 1000)

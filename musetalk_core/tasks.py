@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from . import __version__
-from .audio_features import AudioEncoder, StreamingFeatures
+from .audio_features import AudioEncoder, StreamingFeatures, TokenSource
 from .engine import Engine
 from .errors import MuseTalkError
 from .faces.locator import FaceLocator
@@ -24,6 +24,7 @@ from .media.source import FrameSource, open_source
 from .media.video_writer import PixelFormat, VideoWriter
 from .pipeline import Models, Report, lip_sync
 from .settings import LipSyncSettings
+from .silence import gate
 from .timeline import output_count, rational_fps
 
 log = logging.getLogger(__name__)
@@ -127,11 +128,9 @@ class LipSyncVideo:
         return {**tags, "comment": json.dumps(made_by)}
 
 
-def stream_tokens(
-    encoder: AudioEncoder, audio: AudioSource, fps: Fraction, settings: LipSyncSettings
-) -> StreamingFeatures:
-    """The tokens of a sound, read and encoded as far as they are asked for."""
-    return StreamingFeatures(
+def stream_tokens(encoder: AudioEncoder, audio: AudioSource, fps: Fraction, settings: LipSyncSettings) -> TokenSource:
+    """The tokens of a sound, read and encoded as far as they are asked for, with silence as the settings say."""
+    tokens = StreamingFeatures(
         encoder,
         lambda: mono16k_blocks(audio),
         -(-audio.samples * AUDIO_RATE // audio.sample_rate),
@@ -141,6 +140,7 @@ def stream_tokens(
         settings.audio_padding_right,
         settings.segmentation,
     )
+    return gate(tokens, encoder, lambda: mono16k_blocks(audio), settings)
 
 
 def _track(task: Task, source: FrameSource, locator: FaceLocator) -> FaceTrack | None:

@@ -3,7 +3,9 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .audio import MuseTalkWhisperAudioFeatures
+from .blend_options import MuseTalkBlendOptions
 from .blending import MuseTalkBlendFaceParsing
+from .debug_sheet import MuseTalkFaceDebugSheet
 from .faces import MuseTalkFaceDetectAndCrop
 from .frames import MuseTalkMatchFrames
 from .latents import MuseTalkVAEDecode, MuseTalkVAEEncodeMasked
@@ -11,6 +13,8 @@ from .lipsync import MuseTalkLipSync
 from .lipsync_video import MuseTalkLipSyncVideo
 from .loaders import LoadMuseTalkModels, register_model_folder
 from .preview import MuseTalkPreviewFrame
+from .restore import MuseTalkRestoreFace
+from .silence import MuseTalkSilence
 from .unet import MuseTalkUNetStep
 
 
@@ -31,4 +35,8 @@ class MuseTalkSuite(ComfyExtension):
             MuseTalkLipSync,
             MuseTalkLipSyncVideo,
             MuseTalkPreviewFrame,
+            MuseTalkBlendOptions,
+            MuseTalkSilence,
+            MuseTalkRestoreFace,
+            MuseTalkFaceDebugSheet,
         ]

@@ -1,15 +1,25 @@
 """What the audio says, 50 times a second."""
 
+from collections.abc import Callable, Iterator
+
+import numpy as np
 from comfy_api.latest import io
 
 from ..musetalk_core.audio_features import extract_features
-from ..musetalk_core.media.audio import mono16k
-from ..musetalk_core.settings import SEGMENTATIONS
+from ..musetalk_core.media.audio import AudioSource, mono16k, mono16k_blocks
+from ..musetalk_core.settings import SEGMENTATIONS, LipSyncSettings
+from ..musetalk_core.silence import gate
 from ..musetalk_core.timeline import rational_fps
 from .comfy_models import SMALL_NET_BYTES, load_on_device
+from .silence import silence_input
 from .sockets import MuseTalkAudio, MuseTalkAudioEncoder, audio_source
 
 AUDIO_ENCODER_TOOLTIP = "The audio encoder of Load MuseTalk Models, from the same node as the model."
+
+
+def sound_blocks(sound: AudioSource) -> Callable[[], Iterator[np.ndarray]]:
+    """The sound as blocks at 16 kHz, from its start at every call."""
+    return lambda: mono16k_blocks(sound)
 
 
 def audio_inputs() -> list[io.Input]:
@@ -53,21 +63,24 @@ class MuseTalkWhisperAudioFeatures(io.ComfyNode):
                     tooltip="Frames per second of the result: connect fps of Match Frames.",
                 ),
                 *audio_inputs(),
+                silence_input(),
             ],
             outputs=[MuseTalkAudio.Output(display_name="features", tooltip="Audio features at the given fps.")],
         )
 
     @classmethod
-    def execute(cls, audio, audio_encoder, fps, audio_padding_left, audio_padding_right, segmentation) -> io.NodeOutput:
+    def execute(cls, audio, audio_encoder, fps, silence=None, **values) -> io.NodeOutput:
         sound = audio_source(audio)
+        changes = {**values, **(silence or {})}
+        settings = LipSyncSettings().changed("Whisper Audio Features (MuseTalk)", changes)
         load_on_device([audio_encoder.patcher], SMALL_NET_BYTES)
         features = extract_features(
             audio_encoder.encoder,
             mono16k(sound),
             sound.seconds,
             rational_fps(fps),
-            audio_padding_left,
-            audio_padding_right,
-            segmentation,
+            settings.audio_padding_left,
+            settings.audio_padding_right,
+            settings.segmentation,
         )
-        return io.NodeOutput(features)
+        return io.NodeOutput(gate(features, audio_encoder.encoder, sound_blocks(sound), settings))

@@ -6,12 +6,22 @@ import torch
 from comfy_api.latest import io
 
 from ..musetalk_core.batches import shrinking_batches
-from ..musetalk_core.blending import Masker, composite
+from ..musetalk_core.blending import Masker, check_own_mask, composite, faded
 from ..musetalk_core.errors import MuseTalkError
 from ..musetalk_core.settings import PARSING_MODES, MaskSettings
+from ..musetalk_core.silence import GatedTokens
+from .blend_options import blend_options_input, own_mask_input
 from .comfy_models import SMALL_NET_BYTES, load_on_device
 from .faces import FACE_MODELS_TOOLTIP
-from .sockets import MuseTalkFaceModels, MuseTalkFaceTrack, check_lengths, matched_frames, new_frames
+from .sockets import (
+    MuseTalkAudio,
+    MuseTalkFaceModels,
+    MuseTalkFaceTrack,
+    check_lengths,
+    matched_frames,
+    new_frames,
+    own_mask,
+)
 
 BATCH = 8
 
@@ -80,6 +90,14 @@ class MuseTalkBlendFaceParsing(io.ComfyNode):
                 MuseTalkFaceTrack.Input("track", tooltip="The track of Face Detect And Crop."),
                 MuseTalkFaceModels.Input("face_models", tooltip=FACE_MODELS_TOOLTIP),
                 *mask_inputs(),
+                own_mask_input(),
+                blend_options_input(),
+                MuseTalkAudio.Input(
+                    "audio",
+                    optional=True,
+                    tooltip="The features of Whisper Audio Features, when Silence with original is connected there: "
+                    "the original shows where nobody speaks. Unconnected: the generated face always shows.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The finished frames."),
@@ -96,6 +114,9 @@ class MuseTalkBlendFaceParsing(io.ComfyNode):
         faces,
         track,
         face_models,
+        mask=None,
+        blend_options=None,
+        audio=None,
         **values,
     ) -> io.NodeOutput:
         frames, faces = matched_frames(images), matched_frames(faces)
@@ -104,17 +125,38 @@ class MuseTalkBlendFaceParsing(io.ComfyNode):
         result = new_frames(len(frames), frames)
         face_masks = torch.zeros((len(frames), 256, 256))
         load_on_device(face_models.parser_patchers, SMALL_NET_BYTES)
-        masker = Masker(face_models.parser, MaskSettings(**values))
+        settings = MaskSettings(**{**values, **(blend_options or {})})
+        masker, own = Masker(face_models.parser, settings), own_mask(mask)
+        if own is not None:
+            check_own_mask(own, len(frames), track.image_size)
+        shown = _shown(audio, len(frames))
         progress = comfy.utils.ProgressBar(len(frames))
-        masks = lambda start, stop: masker.masks(frames[start:stop], track.select(range(start, stop)))  # noqa: E731
+
+        def masks(start, stop):
+            part = own if own is None or len(own) == 1 else own[start:stop]
+            return masker.masks(frames[start:stop], track.select(range(start, stop)), part)
+
         for start, _, part in shrinking_batches(masks, len(frames), BATCH):
-            for i, mask in enumerate(part, start):
+            for i, weights in enumerate(part, start):
                 result[i] = frames[i]
-                if mask is not None:
-                    result[i] = composite(frames[i], faces[i], track.boxes[i], mask)
-                    face_masks[i] = _as_face_mask(mask)
+                if weights is not None:
+                    weights = faded(weights, shown[i])
+                    result[i] = composite(frames[i], faces[i], track.boxes[i], weights, settings.colour_match)
+                    face_masks[i] = _as_face_mask(weights)
                 progress.update(1)
         return io.NodeOutput(result, face_masks.to(mm.intermediate_device()))
+
+
+def _shown(audio, count: int) -> list[float]:
+    """How much of the generated face shows in each frame."""
+    if not isinstance(audio, GatedTokens):
+        return [1.0] * count
+    if audio.frames < count:
+        raise MuseTalkError(
+            f"The audio features have {audio.frames} frames and the images {count}; make both from one "
+            "MuseTalkMatchFrames, with its fps connected to MuseTalkWhisperAudioFeatures."
+        )
+    return audio.shown(0, count).tolist()
 
 
 def _check_size(size: tuple[int, int], tracked: tuple[int, int]) -> None:

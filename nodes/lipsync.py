@@ -1,5 +1,7 @@
 """The whole chain in one node."""
 
+from typing import Any
+
 import comfy.utils
 from comfy_api.latest import io
 
@@ -10,19 +12,23 @@ from ..musetalk_core.media.audio import mono16k
 from ..musetalk_core.media.source import TensorFrames
 from ..musetalk_core.pipeline import Models, Report, lip_sync
 from ..musetalk_core.settings import LipSyncSettings
+from ..musetalk_core.silence import gate
 from ..musetalk_core.timeline import MATCH_MODES, output_count, rational_fps
-from .audio import AUDIO_ENCODER_TOOLTIP, audio_inputs
+from .audio import AUDIO_ENCODER_TOOLTIP, audio_inputs, sound_blocks
+from .blend_options import blend_options_input, own_mask_input
 from .blending import mask_inputs
 from .comfy_models import DETECTOR_BYTES, ComfyCodec, load_on_device
 from .faces import FACE_MODELS_TOOLTIP, detector_input, face_inputs
 from .frames import MODE_TOOLTIP, time_inputs
 from .latents import batch_input
+from .silence import silence_input
 from .sockets import (
     MuseTalkAudioEncoder,
     MuseTalkFaceModels,
     MuseTalkModel,
     audio_source,
     new_frames,
+    own_mask,
     source_frames,
 )
 from .unet import MODEL_TOOLTIP
@@ -57,6 +63,11 @@ def decode_vae_input() -> io.Input:
         tooltip="Decodes the generated faces instead of vae: a TAESD from core Load VAE is several times "
         "faster and a little softer. Leave it unconnected for vae.",
     )
+
+
+def merged(values: dict[str, Any], *options: dict[str, Any] | None) -> dict[str, Any]:
+    """A node's own values and those of the options nodes that are connected."""
+    return {name: value for part in (values, *options) for name, value in (part or {}).items()}
 
 
 def loaded_models(model, vae, decode_vae, audio_encoder, face_models, settings: LipSyncSettings) -> Models:
@@ -95,6 +106,9 @@ class MuseTalkLipSync(io.ComfyNode):
                 *setting_inputs(),
                 detector_input(),
                 decode_vae_input(),
+                own_mask_input(),
+                blend_options_input(),
+                silence_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The finished frames, as many as the audio needs."),
@@ -115,9 +129,12 @@ class MuseTalkLipSync(io.ComfyNode):
         audio_encoder,
         face_models,
         decode_vae=None,
+        mask=None,
+        blend_options=None,
+        silence=None,
         **values,
     ) -> io.NodeOutput:
-        settings = LipSyncSettings().changed("Lip Sync (MuseTalk)", values)
+        settings = LipSyncSettings().changed("Lip Sync (MuseTalk)", merged(values, blend_options, silence))
         source_rate = rational_fps(source_fps)
         rate = rational_fps(fps) if fps else source_rate
         source = TensorFrames(source_frames(images), source_rate)
@@ -134,9 +151,11 @@ class MuseTalkLipSync(io.ComfyNode):
             settings.audio_padding_right,
             settings.segmentation,
         )
+        tokens = gate(features, audio_encoder.encoder, sound_blocks(sound), settings)
         report = Report()
         progress = comfy.utils.ProgressBar(count)
-        for i, frame in enumerate(lip_sync(source, features, count, models, settings, report)):
+        frames = lip_sync(source, tokens, count, models, settings, report, own_mask=own_mask(mask))
+        for i, frame in enumerate(frames):
             result[i] = frame
             progress.update(1)
         return io.NodeOutput(result, float(rate), report.text())

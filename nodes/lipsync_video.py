@@ -12,8 +12,10 @@ from ..musetalk_core.media.video_writer import MAX_CRF, PIXEL_FORMATS
 from ..musetalk_core.settings import LipSyncSettings
 from ..musetalk_core.tasks import LipSyncVideo
 from ..musetalk_core.timeline import rational_fps
+from .blend_options import blend_options_input
 from .faces import detector_input
-from .lipsync import decode_vae_input, loaded_models, model_inputs, setting_inputs
+from .lipsync import decode_vae_input, loaded_models, merged, model_inputs, setting_inputs
+from .silence import silence_input
 from .video import open_video
 
 
@@ -64,6 +66,8 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
                     "unconnected for the video's own sound.",
                 ),
                 decode_vae_input(),
+                blend_options_input(),
+                silence_input(),
             ],
             outputs=[
                 io.Video.Output(
@@ -88,9 +92,12 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
         pixel_format,
         audio=None,
         decode_vae=None,
+        blend_options=None,
+        silence=None,
         **values,
     ) -> io.NodeOutput:
-        settings = LipSyncSettings().changed("Lip Sync Video (MuseTalk)", values)
+        changes = merged(values, blend_options, silence)
+        settings = LipSyncSettings().changed("Lip Sync Video (MuseTalk)", changes)
         source, sound = open_video(video, audio)
         if sound is None:
             raise MuseTalkError(

@@ -15,9 +15,11 @@ from ..musetalk_core.settings import LipSyncSettings
 from ..musetalk_core.tasks import stream_tokens
 from ..musetalk_core.timeline import rational_fps
 from .audio import audio_inputs
+from .blend_options import blend_options_input
 from .blending import mask_inputs
 from .faces import detector_input, face_inputs
-from .lipsync import decode_vae_input, loaded_models, model_inputs
+from .lipsync import decode_vae_input, loaded_models, merged, model_inputs
+from .silence import silence_input
 from .sockets import audio_source, source_frames
 from .video import open_video
 
@@ -76,6 +78,8 @@ class MuseTalkPreviewFrame(io.ComfyNode):
                     "audio", optional=True, tooltip="The speech. Unconnected: the video's own sound. Images need it."
                 ),
                 decode_vae_input(),
+                blend_options_input(),
+                silence_input(),
             ],
             outputs=[
                 io.Image.Output(
@@ -103,9 +107,12 @@ class MuseTalkPreviewFrame(io.ComfyNode):
         video=None,
         audio=None,
         decode_vae=None,
+        blend_options=None,
+        silence=None,
         **values,
     ) -> io.NodeOutput:
-        settings = LipSyncSettings(batch_size=1).changed("Preview Frame (MuseTalk)", values)
+        changes = merged(values, blend_options, silence)
+        settings = LipSyncSettings(batch_size=1).changed("Preview Frame (MuseTalk)", changes)
         shifts = sweep_shifts(sweep, settings.bbox_shift)
         source, sound = _inputs(images, video, source_fps, audio)
         models = loaded_models(model, vae, decode_vae, audio_encoder, face_models, settings)

@@ -13,12 +13,15 @@ from ..musetalk_core.media.audio import AudioArray
 
 log = logging.getLogger(__name__)
 
-# Payloads: comfy_models.ComfyGenerator, .ComfyAudioEncoder, .ComfyFaceModels; musetalk_core's FaceTrack, AudioFeatures.
+# Payloads: comfy_models.ComfyGenerator, .ComfyAudioEncoder, .ComfyFaceModels; musetalk_core's FaceTrack, TokenSource.
 MuseTalkModel = io.Custom("MUSETALK_MODEL")
 MuseTalkAudioEncoder = io.Custom("MUSETALK_AUDIO_ENCODER")
 MuseTalkFaceModels = io.Custom("MUSETALK_FACE_MODELS")
 MuseTalkFaceTrack = io.Custom("FACE_TRACK")
 MuseTalkAudio = io.Custom("MUSETALK_AUDIO")
+# {setting: value} of the settings' group of that name.
+MuseTalkBlendOptions = io.Custom("MUSETALK_BLEND_OPTIONS")
+MuseTalkSilence = io.Custom("MUSETALK_SILENCE")
 
 
 def source_frames(images: torch.Tensor) -> torch.Tensor:
@@ -43,6 +46,13 @@ def matched_frames(images: torch.Tensor) -> torch.Tensor:
     if images.shape[-1] == 1:
         images = images.expand(-1, -1, -1, 3)
     return images[..., :3].cpu()
+
+
+def own_mask(mask: torch.Tensor | None) -> torch.Tensor | None:
+    """A user's MASK ((N,H,W) or (H,W)) as (N,H,W) on the CPU, None where none is connected."""
+    if mask is None:
+        return None
+    return (mask[None] if mask.ndim == 2 else mask).cpu()
 
 
 def audio_source(audio: Mapping[str, Any] | None) -> AudioArray:

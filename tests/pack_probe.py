@@ -138,5 +138,77 @@ def folders():
     return {"paths": paths, "extensions": sorted(extensions), "own": str(Path(folder_paths.models_dir, "musetalk"))}
 
 
-FACTS = {item.__name__: item for item in (schemas, demo_vae, sd_vae, match_frames, folders)}
+def restore_face():
+    """Face restorers of random weights, written as files in their true format, through core's loader and our node."""
+    import numpy as np
+    from comfy_extras.nodes_upscale_model import UpscaleModelLoader
+
+    classes = {item.__name__: item for item in nodes()}
+    from pack_x_under_test.musetalk_core.errors import MuseTalkError
+    from pack_x_under_test.musetalk_core.faces.track import FaceTrack
+    from pack_x_under_test.musetalk_core.restoration import TEMPLATE
+
+    torch.set_num_threads(1)
+    points = np.full((2, 68, 2), 64, np.float32)
+    five = TEMPLATE * 0.25 + 60  # a face 128 pixels wide at 60,60 of the frame
+    points[:, 36:42], points[:, 42:48] = five[0], five[1]
+    points[:, 30], points[:, 48], points[:, 54] = five[2], five[3], five[4]
+    boxes = np.float32([[75, 75, 175, 185]] * 2)
+    track = FaceTrack(boxes, points, np.array([True, True]), (256, 256))
+    images = torch.rand(2, 256, 256, 3, generator=torch.Generator().manual_seed(1))
+    node, facts = classes["MuseTalkRestoreFace"], {}
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        models = {name: UpscaleModelLoader.execute(file).args[0] for name, file in restorer_files(Path(folder)).items()}
+        model, before = models["RestoreFormer"], images.clone()
+        made = node.execute(images, track, model, "frames", 1.0, 0.0).args[0]
+        faces = node.execute(torch.rand(2, 256, 256, 3), track, model, "faces", 0.5, 0.5).args[0]
+        facts["RestoreFormer"] = {
+            "purpose": model.purpose,
+            "shape": list(made.shape),
+            "changed": float((made - images)[:, 90:160, 90:160].abs().mean()),
+            "outside": float((made - images)[:, :56].abs().max()),
+            "input_kept": bool((images == before).all()),
+            "range": [float(made.min()), float(made.max())],
+            "faces": list(faces.shape),
+            "device": str(next(model.model.parameters()).device),
+        }
+        model, face = models["GFPGAN"], torch.rand(1, 512, 512, 3)
+        planar = face.movedim(-1, 1).sub(0.5).div(0.5)  # as GFPGAN's own inference normalises
+        by_hand = model.model(planar, randomize_noise=False)[0].add(1).div(2).clamp(0, 1).movedim(1, -1)
+        from pack_x_under_test.nodes.restore import _on_device
+
+        facts["GFPGAN"] = {
+            "purpose": model.purpose,
+            "spread": float(by_hand.std()),
+            "difference": float(np.abs(_on_device(model)(face.numpy()) - by_hand.numpy()).max()),
+        }
+        other = FaceTrack(boxes, points, np.array([True, True]), (200, 300))
+        try:
+            node.execute(images, other, model, "frames", 1.0, 0.0)
+        except MuseTalkError as error:
+            facts["wrong_size"] = str(error)
+    return facts
+
+
+def restorer_files(folder):
+    """Names of RestoreFormer and GFPGAN files among ComfyUI's upscale models."""
+    import folder_paths
+    from spandrel.architectures.GFPGAN import GFPGAN
+    from spandrel.architectures.RestoreFormer import RestoreFormer
+
+    folder_paths.add_model_folder_path("upscale_models", str(folder))
+    torch.manual_seed(0)
+    small = RestoreFormer(n_embed=64, embed_dim=64, z_channels=64, ch=32, enable_mid=True, head_size=8)
+    large = GFPGAN(out_size=512, num_mlp=8, input_is_latent=True, different_w=True, sft_half=True)
+    for name, parameter in large.named_parameters():
+        if name.endswith("modulated_conv.weight"):
+            parameter.data.normal_(0, 0.05)
+        if name.startswith("stylegan_decoder") and name.endswith(".weight") and parameter.numel() == 1:
+            parameter.data.fill_(0.1)  # how much noise a layer adds; training moves it away from 0
+    for name, net in (("restoreformer", small), ("gfpgan", large)):
+        torch.save(net.state_dict(), folder / f"{name}.pth")
+    return {"RestoreFormer": "restoreformer.pth", "GFPGAN": "gfpgan.pth"}
+
+
+FACTS = {item.__name__: item for item in (schemas, demo_vae, sd_vae, match_frames, folders, restore_face)}
 sys.stdout.write(json.dumps(FACTS[what]()) + "\n")

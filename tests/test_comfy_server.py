@@ -18,7 +18,10 @@ SOCKETS = {
     "LoadMuseTalkModels": ({}, [MODEL, "VAE", ENCODER, FACES]),
     "MuseTalkMatchFrames": ({"images": "IMAGE", "audio": "AUDIO"}, ["IMAGE", "FLOAT"]),
     "MuseTalkFaceDetectAndCrop": ({"images": "IMAGE", "face_models": FACES}, ["IMAGE", "FACE_TRACK", "STRING"]),
-    "MuseTalkWhisperAudioFeatures": ({"audio": "AUDIO", "audio_encoder": ENCODER}, ["MUSETALK_AUDIO"]),
+    "MuseTalkWhisperAudioFeatures": (
+        {"audio": "AUDIO", "audio_encoder": ENCODER, "silence": "MUSETALK_SILENCE"},
+        ["MUSETALK_AUDIO"],
+    ),
     "MuseTalkVAEEncodeMasked": ({"crops": "IMAGE", "vae": "VAE"}, ["LATENT", "LATENT"]),
     "MuseTalkUNetStep": (
         {
@@ -32,7 +35,15 @@ SOCKETS = {
     ),
     "MuseTalkVAEDecode": ({"samples": "LATENT", "vae": "VAE"}, ["IMAGE"]),
     "MuseTalkBlendFaceParsing": (
-        {"images": "IMAGE", "faces": "IMAGE", "track": "FACE_TRACK", "face_models": FACES},
+        {
+            "images": "IMAGE",
+            "faces": "IMAGE",
+            "track": "FACE_TRACK",
+            "face_models": FACES,
+            "mask": "MASK",
+            "blend_options": "MUSETALK_BLEND_OPTIONS",
+            "audio": "MUSETALK_AUDIO",
+        },
         ["IMAGE", "MASK"],
     ),
     "MuseTalkLipSync": (
@@ -44,16 +55,44 @@ SOCKETS = {
             "audio_encoder": ENCODER,
             "face_models": FACES,
             "decode_vae": "VAE",
+            "mask": "MASK",
+            "blend_options": "MUSETALK_BLEND_OPTIONS",
+            "silence": "MUSETALK_SILENCE",
         },
         ["IMAGE", "FLOAT", "STRING"],
     ),
     "MuseTalkLipSyncVideo": (
-        {"video": "VIDEO", **PARTS, "audio": "AUDIO", "decode_vae": "VAE"},
+        {
+            "video": "VIDEO",
+            **PARTS,
+            "audio": "AUDIO",
+            "decode_vae": "VAE",
+            "blend_options": "MUSETALK_BLEND_OPTIONS",
+            "silence": "MUSETALK_SILENCE",
+        },
         ["VIDEO", "STRING"],
     ),
     "MuseTalkPreviewFrame": (
-        {**PARTS, "images": "IMAGE", "video": "VIDEO", "audio": "AUDIO", "decode_vae": "VAE"},
+        {
+            **PARTS,
+            "images": "IMAGE",
+            "video": "VIDEO",
+            "audio": "AUDIO",
+            "decode_vae": "VAE",
+            "blend_options": "MUSETALK_BLEND_OPTIONS",
+            "silence": "MUSETALK_SILENCE",
+        },
         ["IMAGE", "IMAGE", "STRING"],
+    ),
+    "MuseTalkBlendOptions": ({}, ["MUSETALK_BLEND_OPTIONS"]),
+    "MuseTalkSilence": ({}, ["MUSETALK_SILENCE"]),
+    "MuseTalkRestoreFace": (
+        {"images": "IMAGE", "track": "FACE_TRACK", "upscale_model": "UPSCALE_MODEL"},
+        ["IMAGE"],
+    ),
+    "MuseTalkFaceDebugSheet": (
+        {"images": "IMAGE", "track": "FACE_TRACK", "faces": "IMAGE", "mask": "MASK", "results": "IMAGE"},
+        ["IMAGE"],
     ),
 }
 

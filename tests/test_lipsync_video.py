@@ -45,6 +45,8 @@ INPUTS = [
     "pixel_format",
     "audio",
     "decode_vae",
+    "blend_options",
+    "silence",
 ]
 PARTS = {"model": ["models", 0], "vae": ["models", 1], "audio_encoder": ["models", 2], "face_models": ["models", 3]}
 
@@ -116,7 +118,7 @@ def one_sentence(text: str) -> bool:
 def test_inputs_and_outputs_are_those_of_the_design(object_info):
     info = object_info["MuseTalkLipSyncVideo"]
     assert [*info["input"]["required"], *info["input"]["optional"]] == INPUTS
-    assert list(info["input"]["optional"]) == ["audio", "decode_vae"]
+    assert list(info["input"]["optional"]) == ["audio", "decode_vae", "blend_options", "silence"]
     assert (info["output"], info["output_name"]) == (["VIDEO", "STRING"], ["video", "report"])
     pixel_format = info["input"]["required"]["pixel_format"]
     assert pixel_format[1]["default"] == pixel_format[1]["options"][0] == "yuv420p"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from comfy_client import HOST_ROOT, REPOSITORY, set_up_host
 
-from musetalk_core.settings import LipSyncSettings, MaskSettings
+from musetalk_core.settings import LipSyncSettings, MaskSettings, SilenceSettings
 
 NODE_IDS = [
     "LoadMuseTalkModels",
@@ -25,6 +25,10 @@ NODE_IDS = [
     "MuseTalkLipSync",
     "MuseTalkLipSyncVideo",
     "MuseTalkPreviewFrame",
+    "MuseTalkBlendOptions",
+    "MuseTalkSilence",
+    "MuseTalkRestoreFace",
+    "MuseTalkFaceDebugSheet",
 ]
 
 
@@ -51,7 +55,7 @@ def test_all_nodes_are_there(schemas):
 def test_execute_takes_the_inputs_of_the_schema_and_the_rest_are_settings(schemas, node_id):
     inputs, parameters = schemas[node_id]["inputs"], schemas[node_id]["parameters"]
     assert [name for name in inputs if name in parameters] == parameters
-    settings = {field.name for group in (LipSyncSettings, MaskSettings) for field in fields(group)}
+    settings = {field.name for group in (LipSyncSettings, MaskSettings, SilenceSettings) for field in fields(group)}
     assert {name for name in inputs if name not in parameters} <= settings
 
 

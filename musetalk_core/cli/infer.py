@@ -11,7 +11,17 @@ from typing import Any
 from ..engine import PRECISIONS, VERSIONS, Engine, WeightChoice, choose_device, choose_dtype, load_engine
 from ..errors import MuseTalkError
 from ..media.video_writer import PIXEL_FORMATS
-from ..settings import DETECTORS, FACE_CHOICES, PARSING_MODES, SEGMENTATIONS, LipSyncSettings, MaskSettings
+from ..settings import (
+    DETECTORS,
+    FACE_CHOICES,
+    MASK_SHAPES,
+    PARSING_MODES,
+    SEGMENTATIONS,
+    SILENCES,
+    LipSyncSettings,
+    MaskSettings,
+    SilenceSettings,
+)
 from ..tasks import Task, output_path, read_tasks, run_task
 from ..timeline import MATCH_MODES, rational_fps
 from ..weights.folders import ModelFolders
@@ -80,6 +90,13 @@ def add_settings(group: Any) -> None:
     option(group, "expand", type=float, help="side of the parsed square relative to the face box; 1.5")
     option(group, "blur", type=float, help="mask blur as a share of that square; 0.05, avatars 0.1, 0 none")
     option(group, "upper-boundary-ratio", type=float, help="share of the square kept from the top; 0.5")
+    option(group, "mask-shape", choices=MASK_SHAPES, help="parsing: by parsing-mode; landmarks; ellipse in the box")
+    option(group, "feather", type=int, help="pixels over which the mask fades inwards; 0 none")
+    option(group, "colour-match", type=float, help="0 to 1: the face takes colours from the frame around the mask")
+    option(group, "occlusion", action="store_const", const=True, help="keep what parsing sees in front of the face")
+    option(group, "silence", choices=SILENCES, help="in pauses: off, close the mouth, or show the original")
+    option(group, "silence-fade", type=int, help="frames over which the mouth goes over into it; 3")
+    option(group, "silence-level", type=float, help="dB below the speech from which a sound is silence; 24")
     option(group, "allow-no-face", action="store_const", const=True, help="pass a clip without faces through")
 
 
@@ -117,7 +134,8 @@ def load(args: argparse.Namespace) -> Engine:
 
 def settings_of(args: argparse.Namespace) -> LipSyncSettings:
     """The version's settings with those of the arguments."""
-    names = [field.name for cls in (LipSyncSettings, MaskSettings) for field in fields(cls) if field.name != "mask"]
+    groups = (LipSyncSettings, MaskSettings, SilenceSettings)
+    names = [field.name for group in groups for field in fields(group) if field.name != "mask"]
     changes = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
     return LipSyncSettings.for_version(_version(args), **changes)
 
