@@ -61,7 +61,7 @@ class Engine:
 
     def models(self, settings: LipSyncSettings) -> Models:
         """The networks joined with a run's settings."""
-        locator = FaceLocator(self.detector, settings.bbox_shift, settings.extra_margin, settings.face)
+        locator = FaceLocator(self.detector, settings.bbox_shift, settings.extra_margin, settings.face, settings.faces)
         masker = Masker(self.parser, settings.mask)
         return Models(self.codec, self.codec, self.generator, locator, masker)
 

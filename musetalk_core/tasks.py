@@ -22,7 +22,8 @@ from .faces.track_file import load_track, save_track
 from .media.audio import AudioFile, AudioSource, mono16k_blocks
 from .media.source import FrameSource, open_source
 from .media.video_writer import PixelFormat, VideoWriter
-from .pipeline import Models, Report, lip_sync
+from .pipeline import Models, lip_sync
+from .report import Report
 from .settings import LipSyncSettings
 from .timeline import output_count, rational_fps
 

@@ -8,7 +8,8 @@ from ..musetalk_core.blending import Masker
 from ..musetalk_core.faces.locator import FaceLocator
 from ..musetalk_core.media.audio import mono16k
 from ..musetalk_core.media.source import TensorFrames
-from ..musetalk_core.pipeline import Models, Report, lip_sync
+from ..musetalk_core.pipeline import Models, lip_sync
+from ..musetalk_core.report import Report
 from ..musetalk_core.settings import LipSyncSettings
 from ..musetalk_core.timeline import MATCH_MODES, output_count, rational_fps
 from .audio import AUDIO_ENCODER_TOOLTIP, audio_inputs
@@ -66,7 +67,9 @@ def loaded_models(model, vae, decode_vae, audio_encoder, face_models, settings: 
         codec=codec,
         decode_codec=codec if decode_vae is None else ComfyCodec(decode_vae),
         generator=model.generator,
-        locator=FaceLocator(face_models.detector, settings.bbox_shift, settings.extra_margin, settings.face),
+        locator=FaceLocator(
+            face_models.detector, settings.bbox_shift, settings.extra_margin, settings.face, settings.faces
+        ),
         masker=Masker(face_models.parser, settings.mask),
     )
     codecs = {models.codec, models.decode_codec}
