@@ -76,15 +76,20 @@ class Report:
 
     def text(self) -> str:
         """Lines for people: the counts, and which frames kept their picture and why."""
-        lines = [
+        counts = (
             f"{self.frames} frames: {self.found} lip-synced, {self.passed_through} passed through without a face, "
             f"{self.failed} kept because their result was unusable"
-        ]
+        )
+        return "\n".join([counts, *self.gap_lines()])
+
+    def gap_lines(self) -> list[str]:
+        """A line for each reason: how often, and in which frames."""
+        lines = []
         for reason, count in self.reasons.most_common():
             spans = [_span(gap) for gap in self.gaps if gap.reason == reason]
             more = f", and {len(spans) - MOST_TOLD} more" if len(spans) > MOST_TOLD else ""
             lines.append(f"{reason}: {count} ({', '.join(spans[:MOST_TOLD])}{more})")
-        return "\n".join(lines)
+        return lines
 
     def nothing_found(self) -> str:
         """The sentence for a run in which no frame had a face to generate."""

@@ -4,6 +4,8 @@ from comfy_api.latest import ComfyExtension, io
 
 from .audio import MuseTalkWhisperAudioFeatures
 from .blending import MuseTalkBlendFaceParsing
+from .face_options import MuseTalkFaceOptions
+from .face_tracks import MuseTalkLoadFaceTrack, MuseTalkPreviewFaceTrack, MuseTalkSaveFaceTrack
 from .faces import MuseTalkFaceDetectAndCrop
 from .frames import MuseTalkMatchFrames
 from .latents import MuseTalkVAEDecode, MuseTalkVAEEncodeMasked
@@ -31,4 +33,8 @@ class MuseTalkSuite(ComfyExtension):
             MuseTalkLipSync,
             MuseTalkLipSyncVideo,
             MuseTalkPreviewFrame,
+            MuseTalkFaceOptions,
+            MuseTalkSaveFaceTrack,
+            MuseTalkLoadFaceTrack,
+            MuseTalkPreviewFaceTrack,
         ]

@@ -11,16 +11,19 @@ from ..musetalk_core.media.source import TensorFrames
 from ..musetalk_core.pipeline import Models, lip_sync
 from ..musetalk_core.report import Report
 from ..musetalk_core.settings import LipSyncSettings
+from ..musetalk_core.tasks import whole_track
 from ..musetalk_core.timeline import MATCH_MODES, output_count, rational_fps
 from .audio import AUDIO_ENCODER_TOOLTIP, audio_inputs
 from .blending import mask_inputs
 from .comfy_models import SMALL_NET_BYTES, ComfyCodec, load_on_device
+from .face_options import face_options_input
 from .faces import FACE_MODELS_TOOLTIP, face_inputs
 from .frames import MODE_TOOLTIP, time_inputs
 from .latents import batch_input
 from .sockets import (
     MuseTalkAudioEncoder,
     MuseTalkFaceModels,
+    MuseTalkFaceTrack,
     MuseTalkModel,
     audio_source,
     new_frames,
@@ -95,11 +98,22 @@ class MuseTalkLipSync(io.ComfyNode):
                 *model_inputs(),
                 *setting_inputs(),
                 decode_vae_input(),
+                MuseTalkFaceTrack.Input(
+                    "track",
+                    optional=True,
+                    tooltip="The faces of the source frames, one entry a frame of images, for example from Load Face "
+                    "Track: nothing is searched then. Unconnected: the faces are found here.",
+                ),
+                face_options_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The finished frames, as many as the audio needs."),
                 io.Float.Output(display_name="fps", tooltip="Their rate: connect it to Create Video."),
                 io.String.Output(display_name="report", tooltip="How many frames were lip-synced or passed through."),
+                io.String.Output(
+                    display_name="report_json",
+                    tooltip="The report for programs, as JSON: counts, reasons, and which frames kept their picture.",
+                ),
             ],
         )
 
@@ -115,9 +129,11 @@ class MuseTalkLipSync(io.ComfyNode):
         audio_encoder,
         face_models,
         decode_vae=None,
+        track=None,
+        face_options=None,
         **values,
     ) -> io.NodeOutput:
-        settings = LipSyncSettings().changed("Lip Sync (MuseTalk)", values)
+        settings = LipSyncSettings().changed("Lip Sync (MuseTalk)", {**values, **(face_options or {})})
         source_rate = rational_fps(source_fps)
         rate = rational_fps(fps) if fps else source_rate
         source = TensorFrames(source_frames(images), source_rate)
@@ -136,7 +152,9 @@ class MuseTalkLipSync(io.ComfyNode):
         )
         report = Report()
         progress = comfy.utils.ProgressBar(count)
-        for i, frame in enumerate(lip_sync(source, features, count, models, settings, report)):
+        if track is None:
+            track = whole_track(source, models.locator, settings, progress.update_absolute)
+        for i, frame in enumerate(lip_sync(source, features, count, models, settings, report, track)):
             result[i] = frame
-            progress.update(1)
-        return io.NodeOutput(result, float(rate), report.text())
+            progress.update_absolute(i + 1, count)
+        return io.NodeOutput(result, float(rate), report.text(), report.json())

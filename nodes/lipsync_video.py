@@ -12,6 +12,7 @@ from ..musetalk_core.media.video_writer import MAX_CRF, PIXEL_FORMATS
 from ..musetalk_core.settings import LipSyncSettings
 from ..musetalk_core.tasks import LipSyncVideo
 from ..musetalk_core.timeline import rational_fps
+from .face_options import face_options_input
 from .lipsync import decode_vae_input, loaded_models, model_inputs, setting_inputs
 from .video import open_video
 
@@ -62,6 +63,7 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
                     "unconnected for the video's own sound.",
                 ),
                 decode_vae_input(),
+                face_options_input(),
             ],
             outputs=[
                 io.Video.Output(
@@ -70,6 +72,10 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
                     "then it lies in ComfyUI's temp folder.",
                 ),
                 io.String.Output(display_name="report", tooltip="How many frames were lip-synced or passed through."),
+                io.String.Output(
+                    display_name="report_json",
+                    tooltip="The report for programs, as JSON: counts, reasons, and which frames kept their picture.",
+                ),
             ],
         )
 
@@ -86,9 +92,10 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
         pixel_format,
         audio=None,
         decode_vae=None,
+        face_options=None,
         **values,
     ) -> io.NodeOutput:
-        settings = LipSyncSettings().changed("Lip Sync Video (MuseTalk)", values)
+        settings = LipSyncSettings().changed("Lip Sync Video (MuseTalk)", {**values, **(face_options or {})})
         source, sound = open_video(video, audio)
         if sound is None:
             raise MuseTalkError(
@@ -108,4 +115,4 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
         result = folder / f"musetalk_{uuid.uuid4().hex[:12]}.mp4"
         progress = comfy.utils.ProgressBar(len(source))
         report = job.write(result, crf, pixel_format, progress=progress.update_absolute)
-        return io.NodeOutput(InputImpl.VideoFromFile(str(result)), report.text())
+        return io.NodeOutput(InputImpl.VideoFromFile(str(result)), report.text(), report.json())

@@ -16,6 +16,7 @@ from ..musetalk_core.tasks import stream_tokens
 from ..musetalk_core.timeline import rational_fps
 from .audio import audio_inputs
 from .blending import mask_inputs
+from .face_options import face_options_input
 from .faces import face_inputs
 from .lipsync import decode_vae_input, loaded_models, model_inputs
 from .sockets import audio_source, source_frames
@@ -75,6 +76,7 @@ class MuseTalkPreviewFrame(io.ComfyNode):
                     "audio", optional=True, tooltip="The speech. Unconnected: the video's own sound. Images need it."
                 ),
                 decode_vae_input(),
+                face_options_input(),
             ],
             outputs=[
                 io.Image.Output(
@@ -102,8 +104,10 @@ class MuseTalkPreviewFrame(io.ComfyNode):
         video=None,
         audio=None,
         decode_vae=None,
+        face_options=None,
         **values,
     ) -> io.NodeOutput:
+        values |= face_options or {}
         settings = LipSyncSettings(batch_size=1).changed("Preview Frame (MuseTalk)", values)
         shifts = sweep_shifts(sweep, settings.bbox_shift)
         source, sound = _inputs(images, video, source_fps, audio)

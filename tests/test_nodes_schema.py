@@ -25,6 +25,10 @@ NODE_IDS = [
     "MuseTalkLipSync",
     "MuseTalkLipSyncVideo",
     "MuseTalkPreviewFrame",
+    "MuseTalkFaceOptions",
+    "MuseTalkSaveFaceTrack",
+    "MuseTalkLoadFaceTrack",
+    "MuseTalkPreviewFaceTrack",
 ]
 
 
