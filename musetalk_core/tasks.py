@@ -105,15 +105,18 @@ class LipSyncVideo:
     ) -> Report:
         """Make the video file, frame by frame in memory that does not grow with its length; see VideoWriter.
 
-        progress(done, total) is called after every frame, and before, when faces are smoothed, while all are located. The output appears only when it is whole. Raises
-        MuseTalkError for sound shorter than a frame, for a source without a face, and for what VideoWriter refuses.
+        progress(done, total) is called after every frame, and before, when faces are smoothed, while all are located.
+        The output appears only when it is whole. Raises MuseTalkError for sound shorter than a frame, for a source
+        without a face, and for what VideoWriter refuses.
         """
         source, audio, settings = self.source, self.audio, self.settings
         fps = rational_fps(source.fps if self.fps is None else self.fps)
         count = output_count(audio.seconds, fps, len(source), source.fps, settings.mode)
         report = Report()
         tokens = stream_tokens(self.audio_encoder, audio, fps, settings)
-        track = self.track or whole_track(source, self.models.locator, settings, progress)
+        track = self.track
+        if track is None:
+            track = whole_track(source, self.models.locator, settings, progress)
         frames = lip_sync(source, tokens, count, self.models, settings, report, track)
         cut = count / fps if settings.mode == "trim" else None
         with VideoWriter(

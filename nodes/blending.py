@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from ..musetalk_core.batches import shrinking_batches
 from ..musetalk_core.blending import Masker, composite
 from ..musetalk_core.errors import MuseTalkError
+from ..musetalk_core.faces.geometry import fit_face
 from ..musetalk_core.settings import PARSING_MODES, MaskSettings
 from .comfy_models import SMALL_NET_BYTES, load_on_device
 from .faces import FACE_MODELS_TOOLTIP
@@ -111,7 +112,7 @@ class MuseTalkBlendFaceParsing(io.ComfyNode):
             for i, mask in enumerate(part, start):
                 result[i] = frames[i]
                 if mask is not None:
-                    result[i] = composite(frames[i], faces[i], track.boxes[i], mask)
+                    result[i] = composite(frames[i], fit_face(faces[i], track.boxes[i]), track.boxes[i], mask)
                     face_masks[i] = _as_face_mask(mask)
                 progress.update(1)
         return io.NodeOutput(result, face_masks.to(mm.intermediate_device()))

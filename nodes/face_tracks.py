@@ -29,8 +29,8 @@ class MuseTalkSaveFaceTrack(io.ComfyNode):
             node_id="MuseTalkSaveFaceTrack",
             display_name="Save Face Track (MuseTalk)",
             category="MuseTalk",
-            description="Writes a face track as JSON into ComfyUI's output folder, under a new number each time, so that "
-            "the faces need not be found again.",
+            description="Writes a face track as JSON into ComfyUI's output folder, under a new number each time, so "
+            "that the faces need not be found again.",
             inputs=[
                 MuseTalkFaceTrack.Input("track", tooltip="The track of Face Detect And Crop."),
                 io.String.Input(
@@ -113,8 +113,8 @@ class MuseTalkPreviewFaceTrack(io.ComfyNode):
                 MuseTalkFaceModels.Input(
                     "face_models",
                     optional=True,
-                    tooltip="The face networks of Load MuseTalk Models: every face is then found and drawn in blue with "
-                    "its number, which face_index takes. Unconnected: only the track is drawn.",
+                    tooltip="The face networks of Load MuseTalk Models: every face is then found and drawn in blue "
+                    "with its number, which face_index takes. Unconnected: only the track is drawn.",
                 ),
             ],
             outputs=[io.Image.Output(display_name="images", tooltip="The frames with the track drawn on them.")],
