@@ -64,7 +64,8 @@ class Engine:
         """The networks joined with a run's settings; raises MuseTalkError when their detector cannot be had."""
         backend = self.backends.get(settings.detector)
         backend.nets.to(self.backends.device)
-        locator = FaceLocator(backend.detector, settings.bbox_shift, settings.extra_margin, settings.face)
+        choices = settings.bbox_shift, settings.extra_margin, settings.face, settings.faces
+        locator = FaceLocator(backend.detector, *choices)
         masker = Masker(self.parser, settings.mask)
         return Models(self.codec, self.codec, self.generator, locator, masker)
 

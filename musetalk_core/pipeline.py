@@ -3,9 +3,8 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +13,13 @@ from .audio_features import TokenSource
 from .batches import shrinking_batches
 from .blending import Masker, check_own_mask, composite, faded
 from .errors import MuseTalkError
-from .faces.geometry import crop_face
+from .faces.geometry import crop_face, fit_face
 from .faces.locator import FaceLocator
 from .faces.track import FaceTrack
 from .generator import Generator
 from .latents import Codec, decode_faces, encode_crops
 from .media.source import FrameSource
+from .report import Report
 from .settings import LipSyncSettings
 from .silence import GatedTokens
 from .timeline import shows_again, source_index
@@ -44,42 +44,19 @@ class Models:
     masker: Masker
 
 
-@dataclass
-class Report:
-    """What happened to the output frames: found = generated, passed_through = no face, failed = kept as they were,
-    silent = kept because nobody speaks."""
-
-    frames: int = 0
-    found: int = 0
-    passed_through: int = 0
-    failed: int = 0
-    silent: int = 0
-
-    def text(self) -> str:
-        """One line for people."""
-        text = (
-            f"{self.frames} frames: {self.found} lip-synced, {self.passed_through} passed through without a face, "
-            f"{self.failed} kept because their result was unusable"
-        )
-        return f"{text}, {self.silent} kept in silence" if self.silent else text
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
-
-
 @dataclass(frozen=True)
 class PreparedFrame:
     """Everything about a source frame that does not depend on the audio.
 
     box: (4,) float32 x1 y1 x2 y2 or None without a face; masked, reference: (4,h,w) float32 latents on the CPU;
-    mask: (box height, box width) uint8.
+    mask: (box height, box width) uint8; reason: why there is no face, "" with one.
     """
 
     box: np.ndarray | None = None
     masked: torch.Tensor | None = None
     reference: torch.Tensor | None = None
     mask: np.ndarray | None = None
+    reason: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -129,10 +106,8 @@ def lip_sync(
     face, unless settings.allow_no_face.
     """
     report = Report() if report is None else report
-    if track is not None and len(track) != len(source):
-        raise MuseTalkError(
-            f"The face track has {len(track)} frames and the source {len(source)}; locate the faces again."
-        )
+    if track is not None:
+        track.check(len(source), source.size)
     if own_mask is not None:
         check_own_mask(own_mask, len(source), source.size)
 
@@ -152,10 +127,7 @@ def lip_sync(
         for picture, frame, face, weight in zip(batch, prepared, faces, speaking, strict=True):
             yield _finish(picture, frame, face, float(weight), settings.mask.colour_match, report)
     if report.found + report.silent == 0 and not settings.allow_no_face:
-        raise MuseTalkError(
-            f"No face was found in any of the {report.frames} frames; use a video whose face is at least "
-            "64 pixels wide and looks towards the camera."
-        )
+        raise MuseTalkError(report.nothing_found())
 
 
 def _prepare(
@@ -186,7 +158,7 @@ def prepare_frames(
 ) -> list[PreparedFrame]:
     """Crop, encode and parse the present faces of frames (B,H,W,3), one PreparedFrame each; own_mask: see Masker."""
     present = np.flatnonzero(faces.present)
-    prepared = [PreparedFrame()] * len(faces)
+    prepared = [PreparedFrame(reason=str(reason)) for reason in faces.reasons]
     if not len(present):
         return prepared
     crops = torch.stack([crop_face(frames[k], faces.boxes[k]) for k in present])
@@ -239,19 +211,15 @@ def _finish(
     report: Report,
 ) -> torch.Tensor:
     """Blend a face into its frame, `weight` (0..1) of it; the frame itself where there is none or none finite."""
-    report.frames += 1
     if frame.box is None or frame.mask is None:
-        report.passed_through += 1
+        report.passed(frame.reason)
         return picture
     if face is None:
-        report.silent += 1
+        report.hushed()
         return picture
     if not torch.isfinite(face).all():
-        report.failed += 1
-        log.warning(
-            "Output frame %d: the networks gave non-finite pixels; the source frame is kept.",
-            report.frames - 1,
-        )
+        log.warning("Output frame %d: the networks gave non-finite pixels; the source frame is kept.", report.frames)
+        report.kept()
         return picture
-    report.found += 1
-    return composite(picture, face, frame.box, faded(frame.mask, weight), colour_match)
+    report.made()
+    return composite(picture, fit_face(face, frame.box), frame.box, faded(frame.mask, weight), colour_match)

@@ -12,7 +12,7 @@ from .audio_features import TokenSource
 from .blending import composite, faded
 from .errors import MuseTalkError
 from .faces.detector import Face
-from .faces.geometry import bbox_shift_range, crop_box, crop_face
+from .faces.geometry import bbox_shift_range, crop_box, crop_face, fit_face
 from .faces.track import FaceTrack
 from .latents import decode_faces
 from .media.source import FrameSource
@@ -120,6 +120,7 @@ def find_moment(
 ) -> Moment:
     """Read the frame that the result shows at `seconds` and find its face; decodes one picture of the source.
 
+    People are counted in this picture alone, so settings.faces.face_index goes from left to right here.
     Raises MuseTalkError for a moment outside the result.
     """
     length = tokens.frames / tokens.fps
@@ -127,7 +128,7 @@ def find_moment(
     frame = output_frame(seconds, tokens.fps, count)
     index = source_index(frame, len(source), source.fps, tokens.fps, settings.mode)
     picture = next(iter(source.read([index])))
-    face = models.locator.choose(models.locator.detector.detect(picture))
+    face = models.locator.find(picture)
     shown = float(tokens.shown(frame, frame + 1)[0]) if isinstance(tokens, GatedTokens) else 1.0
     return Moment(frame, tokens.fps, index, len(source), picture, face, tokens.tokens(frame, frame + 1), shown)
 
@@ -144,7 +145,8 @@ def make_take(moment: Moment, shift: int, models: Models, settings: LipSyncSetti
         problem = f"Nobody speaks at {moment.seconds:.2f} s, so the frame stays as it is; choose another moment."
         return Take(shift, moment.picture, problem)
     landmarks = moment.face.landmarks
-    box = crop_box(landmarks, moment.face.box, moment.size, shift, settings.extra_margin)
+    whole = not settings.faces.subpixel
+    box = crop_box(landmarks, moment.face.box, moment.size, shift, settings.extra_margin, whole)
     if box is None:
         return Take(shift, moment.picture, f"bbox_shift {shift} leaves no crop box; {_within_range(moment)}.")
     track = FaceTrack(box[None], landmarks[None], np.array([True]), moment.size)
@@ -157,7 +159,7 @@ def make_take(moment: Moment, shift: int, models: Models, settings: LipSyncSetti
         problem = "The networks gave unusable pixels, so the frame stays as it is; load the models with precision fp32."
         return Take(shift, moment.picture, problem, box, prepared.mask, crop, made.nan_to_num(0.0))
     mask = faded(prepared.mask, moment.shown)
-    picture = composite(moment.picture, made, box, mask, settings.mask.colour_match)
+    picture = composite(moment.picture, fit_face(made, box), box, mask, settings.mask.colour_match)
     return Take(shift, picture, _fallback(moment, shift, settings), box, prepared.mask, crop, made)
 
 

@@ -151,7 +151,9 @@ def _masked(moment: Moment, take: Take) -> np.ndarray:
     assert take.box is not None and take.mask is not None
     x1, y1, x2, y2 = (int(edge) for edge in take.box)
     weights = np.zeros((*moment.size, 1), np.float32)
-    weights[y1:y2, x1:x2, 0] = take.mask / 255 * 0.6
+    inside = take.mask[max(-y1, 0) :, max(-x1, 0) :][: moment.size[0] - max(y1, 0), : moment.size[1] - max(x1, 0)]
+    top, left = max(y1, 0), max(x1, 0)
+    weights[top : top + inside.shape[0], left : left + inside.shape[1], 0] = inside / 255 * 0.6
     face, weights = _close_up(moment, pixels_of(moment.picture)), _close_up(moment, weights)
     return np.round(face * (1 - weights) + np.array(TINT) * weights).astype(np.uint8)
 

@@ -102,6 +102,29 @@ class SilenceSettings:
 
 
 @dataclass(frozen=True)
+class FaceSettings:
+    """How the speaker is followed.
+
+    face_index: the person that speaks, counted from 0 in order of appearance, left to right; -1 leaves it to `face`.
+    reference: text of appearance.reference_text, the person most like it speaks; "" none, else it wins over
+    face_index. detect_every: the detector searches every so many frames, landmarks are followed between. smoothing:
+    frames over which boxes and landmarks are averaged (standard deviation of the weights); 0 none. subpixel: the box
+    is not rounded to whole pixels.
+    """
+
+    face_index: int = -1
+    reference: str = ""
+    detect_every: int = 1
+    smoothing: float = 0.0
+    subpixel: bool = False
+
+    def __post_init__(self) -> None:
+        _whole("face_index", self.face_index, -1, 63)
+        _whole("detect_every", self.detect_every, 1, 100)
+        _within("smoothing", self.smoothing, 0.0, 25.0)
+
+
+@dataclass(frozen=True)
 class LipSyncSettings:
     """Hashable settings of a run; saved beside results.
 
@@ -122,6 +145,7 @@ class LipSyncSettings:
     allow_no_face: bool = False
     detector: DetectorChoice = "auto"
     mask: MaskSettings = MaskSettings()
+    faces: FaceSettings = FaceSettings()
     silence: SilenceSettings = SilenceSettings()
 
     def __post_init__(self) -> None:

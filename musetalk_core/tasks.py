@@ -22,7 +22,8 @@ from .faces.track_file import load_track, save_track
 from .media.audio import AudioFile, AudioSource, mono16k_blocks
 from .media.source import FrameSource, open_source
 from .media.video_writer import PixelFormat, VideoWriter
-from .pipeline import Models, Report, lip_sync
+from .pipeline import Models, lip_sync
+from .report import Report, write_report
 from .settings import LipSyncSettings
 from .silence import gate
 from .timeline import output_count, rational_fps
@@ -39,7 +40,8 @@ class Task:
     """One video to make. audio None: the video's own sound. fps None: the video's own rate, 25 for pictures.
 
     crf and pixel_format: see VideoWriter. overwrite: replace an existing output. save_track: write the faces to
-    `track_file` beside the output; use_track: read them from there instead of detecting.
+    `track_file` beside the output; use_track: read them from there instead of detecting. report: where to write what
+    happened to the frames as JSON.
     """
 
     video: Path
@@ -52,6 +54,7 @@ class Task:
     overwrite: bool = False
     save_track: bool = False
     use_track: bool = False
+    report: Path | None = None
 
     @property
     def track_file(self) -> Path:
@@ -70,7 +73,10 @@ def run_task(task: Task, engine: Engine, progress: Progress | None = None) -> Re
     models = engine.models(task.settings)
     track = _track(task, source, models.locator)
     video = LipSyncVideo(source, audio, task.fps, engine.audio_encoder, models, task.settings, engine.version, track)
-    return video.write(task.output, task.crf, task.pixel_format, task.overwrite, progress)
+    report = video.write(task.output, task.crf, task.pixel_format, task.overwrite, progress)
+    if task.report is not None:
+        write_report(task.report, report)
+    return report
 
 
 @dataclass(frozen=True)
@@ -100,15 +106,19 @@ class LipSyncVideo:
     ) -> Report:
         """Make the video file, frame by frame in memory that does not grow with its length; see VideoWriter.
 
-        progress(done, total) is called after every frame. The output appears only when it is whole. Raises
-        MuseTalkError for sound shorter than a frame, for a source without a face, and for what VideoWriter refuses.
+        progress(done, total) is called after every frame, and before, when faces are smoothed, while all are located.
+        The output appears only when it is whole. Raises MuseTalkError for sound shorter than a frame, for a source
+        without a face, and for what VideoWriter refuses.
         """
         source, audio, settings = self.source, self.audio, self.settings
         fps = rational_fps(source.fps if self.fps is None else self.fps)
         count = output_count(audio.seconds, fps, len(source), source.fps, settings.mode)
         report = Report()
         tokens = stream_tokens(self.audio_encoder, audio, fps, settings)
-        frames = lip_sync(source, tokens, count, self.models, settings, report, self.track)
+        track = self.track
+        if track is None:
+            track = whole_track(source, self.models.locator, settings, progress)
+        frames = lip_sync(source, tokens, count, self.models, settings, report, track)
         cut = count / fps if settings.mode == "trim" else None
         with VideoWriter(
             output, fps, source.size, audio, cut, crf, "medium", self._tags(), overwrite, pixel_format
@@ -153,15 +163,30 @@ def _track(task: Task, source: FrameSource, locator: FaceLocator) -> FaceTrack |
     return load_track(task.track_file)
 
 
-def locate_all(source: FrameSource, locator: FaceLocator, batch_size: int) -> FaceTrack:
-    """The track of every source frame, read once from first to last."""
+def whole_track(
+    source: FrameSource, locator: FaceLocator, settings: LipSyncSettings, progress: Progress | None = None
+) -> FaceTrack | None:
+    """What settings need located before the first frame is made: all frames when faces are smoothed, else None."""
+    return locate_all(source, locator, settings.batch_size, progress) if settings.faces.smoothing else None
+
+
+def locate_all(
+    source: FrameSource, locator: FaceLocator, batch_size: int, progress: Progress | None = None
+) -> FaceTrack:
+    """The track of every source frame, read once from first to last, smoothed as the locator's options say.
+
+    progress(done, total) is called after every batch.
+    """
 
     def batches() -> Iterator[FaceTrack]:
-        frames = iter(source.read(range(len(source))))
+        frames, done = iter(source.read(range(len(source)))), 0
         while batch := list(islice(frames, batch_size)):
-            yield locator.locate(torch.stack(batch))
+            yield locator.locate(torch.stack(batch), live=False)
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(source))
 
-    return FaceTrack.join(list(batches()))
+    return locator.smoothed(FaceTrack.join(list(batches())))
 
 
 TASK_KEYS = ("video_path", "audio_path", "result_name", "fps")

@@ -6,6 +6,8 @@ from .audio import MuseTalkWhisperAudioFeatures
 from .blend_options import MuseTalkBlendOptions
 from .blending import MuseTalkBlendFaceParsing
 from .debug_sheet import MuseTalkFaceDebugSheet
+from .face_options import MuseTalkFaceOptions
+from .face_tracks import MuseTalkLoadFaceTrack, MuseTalkPreviewFaceTrack, MuseTalkSaveFaceTrack
 from .faces import MuseTalkFaceDetectAndCrop
 from .frames import MuseTalkMatchFrames
 from .latents import MuseTalkVAEDecode, MuseTalkVAEEncodeMasked
@@ -35,6 +37,10 @@ class MuseTalkSuite(ComfyExtension):
             MuseTalkLipSync,
             MuseTalkLipSyncVideo,
             MuseTalkPreviewFrame,
+            MuseTalkFaceOptions,
+            MuseTalkSaveFaceTrack,
+            MuseTalkLoadFaceTrack,
+            MuseTalkPreviewFaceTrack,
             MuseTalkBlendOptions,
             MuseTalkSilence,
             MuseTalkRestoreFace,

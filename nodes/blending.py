@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from ..musetalk_core.batches import shrinking_batches
 from ..musetalk_core.blending import Masker, check_own_mask, composite, faded
 from ..musetalk_core.errors import MuseTalkError
+from ..musetalk_core.faces.geometry import fit_face
 from ..musetalk_core.settings import PARSING_MODES, MaskSettings
 from ..musetalk_core.silence import GatedTokens
 from .blend_options import blend_options_input, own_mask_input
@@ -140,8 +141,9 @@ class MuseTalkBlendFaceParsing(io.ComfyNode):
             for i, weights in enumerate(part, start):
                 result[i] = frames[i]
                 if weights is not None:
+                    face = fit_face(faces[i], track.boxes[i])
                     weights = faded(weights, shown[i])
-                    result[i] = composite(frames[i], faces[i], track.boxes[i], weights, settings.colour_match)
+                    result[i] = composite(frames[i], face, track.boxes[i], weights, settings.colour_match)
                     face_masks[i] = _as_face_mask(weights)
                 progress.update(1)
         return io.NodeOutput(result, face_masks.to(mm.intermediate_device()))

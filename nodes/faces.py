@@ -1,5 +1,7 @@
 """Finding the speaker's face and cutting it out."""
 
+from collections.abc import Callable
+
 import comfy.model_management as mm
 import comfy.utils
 import numpy as np
@@ -7,12 +9,16 @@ import torch
 from comfy_api.latest import io
 
 from ..musetalk_core.errors import MuseTalkError
+from ..musetalk_core.faces.detector import Detector, Face
+from ..musetalk_core.faces.external import faces_in_boxes, given_boxes, given_faces
 from ..musetalk_core.faces.geometry import bbox_shift_range, crop_face
 from ..musetalk_core.faces.locator import FaceLocator
 from ..musetalk_core.faces.track import FaceTrack
-from ..musetalk_core.settings import DETECTORS, FACE_CHOICES
+from ..musetalk_core.report import Report
+from ..musetalk_core.settings import DETECTORS, FACE_CHOICES, LipSyncSettings
 from .comfy_models import DETECTOR_BYTES, load_on_device
-from .sockets import MuseTalkFaceModels, MuseTalkFaceTrack, matched_frames
+from .face_options import face_options_input
+from .sockets import BoundingBox, FaceLandmarks, MuseTalkFaceModels, MuseTalkFaceTrack, matched_frames
 
 FACE_MODELS_TOOLTIP = "The face networks of Load MuseTalk Models."
 
@@ -73,6 +79,19 @@ class MuseTalkFaceDetectAndCrop(io.ComfyNode):
                 MuseTalkFaceModels.Input("face_models", tooltip=FACE_MODELS_TOOLTIP),
                 *face_inputs(),
                 detector_input(),
+                BoundingBox.Input(
+                    "bounding_boxes",
+                    optional=True,
+                    tooltip="Boxes of another detector, instead of searching: one for all frames, or one a frame, or a "
+                    "list a frame. Landmarks are looked for inside; boxes outside the image are left out.",
+                ),
+                FaceLandmarks.Input(
+                    "face_landmarks",
+                    optional=True,
+                    tooltip="Faces with 478 points, as ComfyUI's own face landmark nodes give them, instead of "
+                    "searching: one list for all frames, or one a frame.",
+                ),
+                face_options_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="crops", tooltip="One face per frame, 256x256; black where none is."),
@@ -80,44 +99,61 @@ class MuseTalkFaceDetectAndCrop(io.ComfyNode):
                 io.String.Output(
                     display_name="report", tooltip="Frames with and without a face, and the bbox_shift range."
                 ),
+                io.String.Output(
+                    display_name="report_json",
+                    tooltip="The same for programs, as JSON: counts, reasons, and which frames have no face.",
+                ),
             ],
         )
 
     @classmethod
-    def execute(cls, images, face_models, bbox_shift, extra_margin, face, detector) -> io.NodeOutput:
+    def execute(
+        cls,
+        images,
+        face_models,
+        bounding_boxes=None,
+        face_landmarks=None,
+        face_options=None,
+        **values,
+    ) -> io.NodeOutput:
         frames = matched_frames(images)
-        finder, patcher = face_models.detector(detector)
+        settings = LipSyncSettings().changed("Face Detect And Crop (MuseTalk)", {**values, **(face_options or {})})
+        detector, patcher = face_models.detector(settings.detector)
+        given = _given(bounding_boxes, face_landmarks, frames, detector)
         load_on_device([patcher], DETECTOR_BYTES)
-        locator = FaceLocator(finder, bbox_shift, extra_margin, face)
+        locator = FaceLocator(detector, settings.bbox_shift, settings.extra_margin, settings.face, settings.faces)
         progress = comfy.utils.ProgressBar(len(frames))
-        crops = torch.zeros((len(frames), 256, 256, 3))
         tracks = []
         for i in range(len(frames)):
-            tracks.append(locator.locate(frames[i : i + 1]))
-            if tracks[i].present[0]:
-                crops[i] = crop_face(frames[i], tracks[i].boxes[0]).float() / 255
+            tracks.append(locator.locate(frames[i : i + 1], None if given is None else [given(i)], live=False))
             progress.update(1)
-        track = FaceTrack.join(tracks)
-        if not track.present.any():
-            raise MuseTalkError(
-                f"No face was found in any of the {len(frames)} frames; use a video whose face is at least 64 pixels "
-                "wide and looks towards the camera."
-            )
-        return io.NodeOutput(crops.to(mm.intermediate_device()), track, _report(track, bbox_shift))
+        track = locator.smoothed(FaceTrack.join(tracks))
+        report = Report.of_track(track)
+        if not report.found:
+            raise MuseTalkError(report.nothing_found())
+        crops = torch.zeros((len(frames), 256, 256, 3))
+        for i in np.flatnonzero(track.present):
+            crops[i] = crop_face(frames[i], track.boxes[i]).float() / 255
+        text = _text(report, track, settings.bbox_shift)
+        return io.NodeOutput(crops.to(mm.intermediate_device()), track, text, report.json())
 
 
-def _report(track: FaceTrack, bbox_shift: int) -> str:
-    absent = np.flatnonzero(~track.present)
-    lines = [f"{len(track)} frames: a face in {len(track) - len(absent)}, none in {len(absent)}"]
-    if len(absent):
-        lines.append(f"without a face (kept as they are): {_spans(absent)}")
+def _given(boxes, landmarks, frames: torch.Tensor, detector: Detector) -> Callable[[int], list[Face]] | None:
+    """The faces of a frame by its number when another detector has found them."""
+    if boxes is not None and landmarks is not None:
+        raise MuseTalkError("Both bounding_boxes and face_landmarks are connected; connect one of them.")
+    count, size = len(frames), (int(frames.shape[1]), int(frames.shape[2]))
+    if landmarks is not None:
+        return given_faces(landmarks, count, size).__getitem__
+    if boxes is not None:
+        rows = given_boxes(boxes, count, size)
+        return lambda i: faces_in_boxes(frames[i], rows[i], detector)
+    return None
+
+
+def _text(report: Report, track: FaceTrack, bbox_shift: int) -> str:
+    lines = [f"{report.frames} frames: a face in {report.found}, none in {report.passed_through}", *report.gap_lines()]
     if track.landmarks is not None:
         low, high = bbox_shift_range(track.landmarks[track.present])
         lines.append(f"bbox_shift range: [{low}~{high}], used: {bbox_shift}")
     return "\n".join(lines)
-
-
-def _spans(rows: np.ndarray) -> str:
-    """Row numbers as "3, 7-12"."""
-    runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)

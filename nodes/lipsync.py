@@ -10,14 +10,17 @@ from ..musetalk_core.blending import Masker
 from ..musetalk_core.faces.locator import FaceLocator
 from ..musetalk_core.media.audio import mono16k
 from ..musetalk_core.media.source import TensorFrames
-from ..musetalk_core.pipeline import Models, Report, lip_sync
+from ..musetalk_core.pipeline import Models, lip_sync
+from ..musetalk_core.report import Report
 from ..musetalk_core.settings import LipSyncSettings
 from ..musetalk_core.silence import gate
+from ..musetalk_core.tasks import whole_track
 from ..musetalk_core.timeline import MATCH_MODES, output_count, rational_fps
 from .audio import AUDIO_ENCODER_TOOLTIP, audio_inputs, sound_blocks
 from .blend_options import blend_options_input, own_mask_input
 from .blending import mask_inputs
 from .comfy_models import DETECTOR_BYTES, ComfyCodec, load_on_device
+from .face_options import face_options_input
 from .faces import FACE_MODELS_TOOLTIP, detector_input, face_inputs
 from .frames import MODE_TOOLTIP, time_inputs
 from .latents import batch_input
@@ -25,6 +28,7 @@ from .silence import silence_input
 from .sockets import (
     MuseTalkAudioEncoder,
     MuseTalkFaceModels,
+    MuseTalkFaceTrack,
     MuseTalkModel,
     audio_source,
     new_frames,
@@ -78,7 +82,7 @@ def loaded_models(model, vae, decode_vae, audio_encoder, face_models, settings: 
         codec=codec,
         decode_codec=codec if decode_vae is None else ComfyCodec(decode_vae),
         generator=model.generator,
-        locator=FaceLocator(detector, settings.bbox_shift, settings.extra_margin, settings.face),
+        locator=FaceLocator(detector, settings.bbox_shift, settings.extra_margin, settings.face, settings.faces),
         masker=Masker(face_models.parser, settings.mask),
     )
     codecs = {models.codec, models.decode_codec}
@@ -106,7 +110,14 @@ class MuseTalkLipSync(io.ComfyNode):
                 *setting_inputs(),
                 detector_input(),
                 decode_vae_input(),
+                MuseTalkFaceTrack.Input(
+                    "track",
+                    optional=True,
+                    tooltip="The faces of the source frames, one entry a frame of images, for example from Load Face "
+                    "Track: nothing is searched then. Unconnected: the faces are found here.",
+                ),
                 own_mask_input(),
+                face_options_input(),
                 blend_options_input(),
                 silence_input(),
             ],
@@ -114,6 +125,10 @@ class MuseTalkLipSync(io.ComfyNode):
                 io.Image.Output(display_name="images", tooltip="The finished frames, as many as the audio needs."),
                 io.Float.Output(display_name="fps", tooltip="Their rate: connect it to Create Video."),
                 io.String.Output(display_name="report", tooltip="How many frames were lip-synced or passed through."),
+                io.String.Output(
+                    display_name="report_json",
+                    tooltip="The report for programs, as JSON: counts, reasons, and which frames kept their picture.",
+                ),
             ],
         )
 
@@ -129,12 +144,15 @@ class MuseTalkLipSync(io.ComfyNode):
         audio_encoder,
         face_models,
         decode_vae=None,
+        track=None,
         mask=None,
+        face_options=None,
         blend_options=None,
         silence=None,
         **values,
     ) -> io.NodeOutput:
-        settings = LipSyncSettings().changed("Lip Sync (MuseTalk)", merged(values, blend_options, silence))
+        changes = merged(values, face_options, blend_options, silence)
+        settings = LipSyncSettings().changed("Lip Sync (MuseTalk)", changes)
         source_rate = rational_fps(source_fps)
         rate = rational_fps(fps) if fps else source_rate
         source = TensorFrames(source_frames(images), source_rate)
@@ -154,8 +172,10 @@ class MuseTalkLipSync(io.ComfyNode):
         tokens = gate(features, audio_encoder.encoder, sound_blocks(sound), settings)
         report = Report()
         progress = comfy.utils.ProgressBar(count)
-        frames = lip_sync(source, tokens, count, models, settings, report, own_mask=own_mask(mask))
+        if track is None:
+            track = whole_track(source, models.locator, settings, progress.update_absolute)
+        frames = lip_sync(source, tokens, count, models, settings, report, track, own_mask(mask))
         for i, frame in enumerate(frames):
             result[i] = frame
-            progress.update(1)
-        return io.NodeOutput(result, float(rate), report.text())
+            progress.update_absolute(i + 1, count)
+        return io.NodeOutput(result, float(rate), report.text(), report.json())

@@ -13,6 +13,7 @@ from ..musetalk_core.settings import LipSyncSettings
 from ..musetalk_core.tasks import LipSyncVideo
 from ..musetalk_core.timeline import rational_fps
 from .blend_options import blend_options_input
+from .face_options import face_options_input
 from .faces import detector_input
 from .lipsync import decode_vae_input, loaded_models, merged, model_inputs, setting_inputs
 from .silence import silence_input
@@ -66,6 +67,7 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
                     "unconnected for the video's own sound.",
                 ),
                 decode_vae_input(),
+                face_options_input(),
                 blend_options_input(),
                 silence_input(),
             ],
@@ -76,6 +78,10 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
                     "then it lies in ComfyUI's temp folder.",
                 ),
                 io.String.Output(display_name="report", tooltip="How many frames were lip-synced or passed through."),
+                io.String.Output(
+                    display_name="report_json",
+                    tooltip="The report for programs, as JSON: counts, reasons, and which frames kept their picture.",
+                ),
             ],
         )
 
@@ -92,11 +98,12 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
         pixel_format,
         audio=None,
         decode_vae=None,
+        face_options=None,
         blend_options=None,
         silence=None,
         **values,
     ) -> io.NodeOutput:
-        changes = merged(values, blend_options, silence)
+        changes = merged(values, face_options, blend_options, silence)
         settings = LipSyncSettings().changed("Lip Sync Video (MuseTalk)", changes)
         source, sound = open_video(video, audio)
         if sound is None:
@@ -117,4 +124,4 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
         result = folder / f"musetalk_{uuid.uuid4().hex[:12]}.mp4"
         progress = comfy.utils.ProgressBar(len(source))
         report = job.write(result, crf, pixel_format, progress=progress.update_absolute)
-        return io.NodeOutput(InputImpl.VideoFromFile(str(result)), report.text())
+        return io.NodeOutput(InputImpl.VideoFromFile(str(result)), report.text(), report.json())

@@ -17,6 +17,7 @@ from ..musetalk_core.timeline import rational_fps
 from .audio import audio_inputs
 from .blend_options import blend_options_input
 from .blending import mask_inputs
+from .face_options import face_options_input
 from .faces import detector_input, face_inputs
 from .lipsync import decode_vae_input, loaded_models, merged, model_inputs
 from .silence import silence_input
@@ -78,6 +79,7 @@ class MuseTalkPreviewFrame(io.ComfyNode):
                     "audio", optional=True, tooltip="The speech. Unconnected: the video's own sound. Images need it."
                 ),
                 decode_vae_input(),
+                face_options_input(),
                 blend_options_input(),
                 silence_input(),
             ],
@@ -107,11 +109,12 @@ class MuseTalkPreviewFrame(io.ComfyNode):
         video=None,
         audio=None,
         decode_vae=None,
+        face_options=None,
         blend_options=None,
         silence=None,
         **values,
     ) -> io.NodeOutput:
-        changes = merged(values, blend_options, silence)
+        changes = merged(values, face_options, blend_options, silence)
         settings = LipSyncSettings(batch_size=1).changed("Preview Frame (MuseTalk)", changes)
         shifts = sweep_shifts(sweep, settings.bbox_shift)
         source, sound = _inputs(images, video, source_fps, audio)

@@ -13,15 +13,19 @@ from ..musetalk_core.media.audio import AudioArray
 
 log = logging.getLogger(__name__)
 
-# Payloads: comfy_models.ComfyGenerator, .ComfyAudioEncoder, .ComfyFaceModels; musetalk_core's FaceTrack, TokenSource.
+# Payloads: comfy_models.ComfyGenerator, .ComfyAudioEncoder, .ComfyFaceModels; musetalk_core's FaceTrack, TokenSource;
+# plain dicts of settings; BOUNDING_BOX and FACE_LANDMARKS as newer ComfyUIs have them.
 MuseTalkModel = io.Custom("MUSETALK_MODEL")
 MuseTalkAudioEncoder = io.Custom("MUSETALK_AUDIO_ENCODER")
 MuseTalkFaceModels = io.Custom("MUSETALK_FACE_MODELS")
 MuseTalkFaceTrack = io.Custom("FACE_TRACK")
 MuseTalkAudio = io.Custom("MUSETALK_AUDIO")
 # {setting: value} of the settings' group of that name.
+MuseTalkFaceOptions = io.Custom("MUSETALK_FACE_OPTIONS")
 MuseTalkBlendOptions = io.Custom("MUSETALK_BLEND_OPTIONS")
 MuseTalkSilence = io.Custom("MUSETALK_SILENCE")
+BoundingBox = io.Custom("BOUNDING_BOX")
+FaceLandmarks = io.Custom("FACE_LANDMARKS")
 
 
 def source_frames(images: torch.Tensor) -> torch.Tensor:

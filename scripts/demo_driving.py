@@ -25,7 +25,8 @@ from musetalk_core.faces.backends import Backends
 from musetalk_core.faces.detector import Detector
 from musetalk_core.faces.track import FaceTrack
 from musetalk_core.media.source import TensorFrames
-from musetalk_core.pipeline import Report, lip_sync
+from musetalk_core.pipeline import lip_sync
+from musetalk_core.report import Report
 from musetalk_core.settings import LipSyncSettings
 from musetalk_core.tasks import locate_all
 from musetalk_core.timeline import source_index

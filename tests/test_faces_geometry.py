@@ -11,7 +11,9 @@ from musetalk_core.faces.geometry import (
     crop_box,
     crop_face,
     crop_square,
+    fit_face,
     landmark_mask,
+    why_no_box,
 )
 
 FACE_BOX = np.array([90.7, 60.2, 210.9, 230.8], np.float32)
@@ -46,15 +48,20 @@ def test_a_shift_to_the_chin_falls_back():
 @pytest.mark.parametrize(
     ("x", "y", "box"),
     [
-        (-150, 0, [0, 80, 50, 230]),  # -49.1 -> 0, 50.2 -> 50
-        (350, 0, [450, 80, 500, 230]),  # 450.9 -> 450, 550.2 -> 500
-        (0, -100, [100, 0, 200, 130]),  # 2 * 50 - 120 = -20 -> 0
-        (0, 200, [100, 280, 200, 400]),  # 420 + 10 -> 400
-        (350, 200, [450, 280, 500, 400]),
+        (-140, 0, [-39, 80, 60, 230]),  # -39.1 -> -39, 60.2 -> 60
+        (340, 0, [440, 80, 540, 230]),  # 440.9 -> 440, 540.2 -> 540
+        (0, -100, [100, -20, 200, 130]),  # 2 * 50 - 120 = -20
+        (0, 175, [100, 255, 200, 400]),  # 395 + 10, but the image ends at 400
+        (0, 200, [100, 280, 200, 420]),  # the chin is outside: no margin
     ],
 )
-def test_cut_alike_at_every_border(x, y, box):
+def test_a_box_that_leaves_the_image_keeps_its_shape(x, y, box):
     assert crop_box(face(x, y), FACE_BOX, SIZE, 0, 10).tolist() == box
+
+
+def test_a_box_that_is_half_outside_is_none():
+    assert crop_box(face(-160), FACE_BOX, SIZE) is None
+    assert why_no_box(face(-160), FACE_BOX, SIZE) == "outside the image"
 
 
 def test_landmarks_outside_the_image_fall_back():
@@ -67,6 +74,8 @@ def test_nothing_usable_is_none():
     sliver = np.array([499.0, 10.0, 600.0, 100.0])
     assert crop_box(face(-300), sliver, SIZE) is None
     unknown = np.full((68, 2), np.nan, np.float32)
+    assert why_no_box(unknown, np.full(4, np.nan), SIZE) == "not finite"
+    assert why_no_box(unknown, np.array([20.0, 20.0, 21.0, 21.0]), SIZE) == "too small"
     assert crop_box(unknown, np.full(4, np.nan), SIZE) is None
     assert crop_box(unknown, FACE_BOX, SIZE, 0, 0).tolist() == [90, 60, 210, 230]
 
@@ -98,6 +107,41 @@ def test_crop_of_bad_pixels():
     black_and_white[:, 4:] = 255
     box = np.array([0, 0, 8, 8])
     assert torch.equal(crop_face(frame, box), crop_face(black_and_white, box))
+
+
+def test_what_lies_outside_the_frame_repeats_its_border():
+    pixels = np.random.default_rng(1).integers(0, 255, (60, 50, 3), dtype=np.uint8)
+    padded = cv2.copyMakeBorder(pixels, 20, 20, 20, 20, cv2.BORDER_REPLICATE)
+    for box in ([-12, 10, 30, 60], [20, -5, 62, 64]):
+        inside = [edge + 20 for edge in box]
+        expected = crop_face(torch.from_numpy(padded), np.array(inside, np.float32))
+        assert torch.equal(crop_face(torch.from_numpy(pixels), np.array(box, np.float32)), expected)
+
+
+def ramp(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Grey levels that rise evenly: what any interpolation must keep."""
+    return np.repeat((20 + 1.5 * x + 0.8 * y)[..., None], 3, -1)
+
+
+def test_edges_between_two_pixels_are_met():
+    """On an even ramp the crop's pixel (i,j) shows the place x1 + (j + 0.5) * width / 256 - 0.5, rounded to 8 bits."""
+    y, x = np.mgrid[0:90, 0:100]
+    box = np.array([10.3, 12.6, 60.9, 70.2])
+    crop = crop_face(torch.from_numpy(ramp(x, y)) / 255, box).numpy()
+    i, j = np.mgrid[8:248, 8:248] + 0.5
+    place = ramp(box[0] + j * (box[2] - box[0]) / 256 - 0.5, box[1] + i * (box[3] - box[1]) / 256 - 0.5)
+    assert np.abs(crop[8:248, 8:248] - place).max() <= 1.5  # OpenCV's warp tables have steps of 1/32 pixel
+
+
+def test_a_face_is_put_back_where_it_was_cut():
+    y, x = np.mgrid[0:90, 0:100]
+    frame = torch.from_numpy(ramp(x, y).astype(np.float32)) / 255
+    box = np.array([10.3, 12.6, 60.9, 70.2])
+    fitted = fit_face(crop_face(frame, box).float() / 255, box)
+    assert fitted.shape == (58, 50, 3)  # rows 12..69, columns 10..59
+    assert (fitted - frame[12:70, 10:60])[2:-2, 2:-2].abs().max() * 255 <= 2
+    whole = torch.rand(256, 256, 3)
+    assert fit_face(whole, np.array([1.0, 2, 30, 40])) is whole
 
 
 def test_square_by_hand():

@@ -12,7 +12,8 @@ from musetalk_core.batches import shrinking_batches
 from musetalk_core.engine import WeightChoice, load_engine
 from musetalk_core.errors import MuseTalkError
 from musetalk_core.media.source import TensorFrames
-from musetalk_core.pipeline import PreparedFrame, PreparedFrames, Report, lip_sync
+from musetalk_core.pipeline import PreparedFrame, PreparedFrames, lip_sync
+from musetalk_core.report import Report
 from musetalk_core.settings import LipSyncSettings
 from musetalk_core.tasks import locate_all
 from musetalk_core.weights.folders import ModelFolders

@@ -10,6 +10,8 @@ from typing import Any
 
 from ..engine import PRECISIONS, VERSIONS, Engine, WeightChoice, choose_device, choose_dtype, load_engine
 from ..errors import MuseTalkError
+from ..faces.appearance import reference_text
+from ..media.images import read_image
 from ..media.video_writer import PIXEL_FORMATS
 from ..settings import (
     DETECTORS,
@@ -18,6 +20,7 @@ from ..settings import (
     PARSING_MODES,
     SEGMENTATIONS,
     SILENCES,
+    FaceSettings,
     LipSyncSettings,
     MaskSettings,
     SilenceSettings,
@@ -55,6 +58,7 @@ def _add_files(group: Any) -> None:
     option(group, "crf", type=int, default=18, help="x264 quality: 0 lossless, 18 visually lossless, 51 worst")
     option(group, "pixel-format", default="yuv420p", choices=PIXEL_FORMATS, help="yuv420p plays everywhere")
     option(group, "overwrite", action="store_true", help="replace an existing output")
+    option(group, "report", type=Path, help="write what happened to the frames as JSON; with several tasks a folder")
     option(group, "saved-coord", action="store_true", help="save the faces found as <output>.track.json")
     option(group, "use-saved-coord", action="store_true", help="read the faces from <output>.track.json when it exists")
 
@@ -79,6 +83,11 @@ def add_settings(group: Any) -> None:
     option(group, "extra-margin", type=int, help="pixels added below the chin; v1.5: 10, v1.0: 0")
     option(group, "face", choices=FACE_CHOICES, help="which face when there are several")
     option(group, "detector", choices=DETECTORS, help="what finds faces; auto: dwpose if its weights are there")
+    option(group, "face-index", type=int, help="the person that speaks, from 0 in order of appearance; -1: --face")
+    option(group, "face-reference", type=Path, help="picture of the person that speaks; most alike is chosen")
+    option(group, "detect-every", type=int, help="search for faces every so many frames, follow between; 1")
+    option(group, "smoothing", type=float, help="average boxes and landmarks over so many frames; 0 none")
+    option(group, "subpixel", action="store_const", const=True, help="do not round the crop to whole pixels")
     option(group, "mode", choices=MATCH_MODES, help="what to show when the audio is longer than the video")
     option(group, "segmentation", choices=SEGMENTATIONS, help="audio over 30 s: overlapping windows or hard cuts")
     option(group, "audio-padding-length-left", dest="audio_padding_left", type=int, help="past context, 1/25 s each")
@@ -107,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
         if task.use_track and task.save_track:
             raise MuseTalkError("Give --saved-coord to save faces or --use-saved-coord to read them, not both.")
     engine = load(args)
+    tasks = _with_reference(tasks, args.face_reference, engine)
     failed = 0
     for task in tasks:
         if not args.output:
@@ -134,8 +144,8 @@ def load(args: argparse.Namespace) -> Engine:
 
 def settings_of(args: argparse.Namespace) -> LipSyncSettings:
     """The version's settings with those of the arguments."""
-    groups = (LipSyncSettings, MaskSettings, SilenceSettings)
-    names = [field.name for group in groups for field in fields(group) if field.name != "mask"]
+    groups = (LipSyncSettings, MaskSettings, FaceSettings, SilenceSettings)
+    names = {field.name for group in groups for field in fields(group)} - {"mask", "faces"}
     changes = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
     return LipSyncSettings.for_version(_version(args), **changes)
 
@@ -156,17 +166,37 @@ def _tasks(args: argparse.Namespace) -> list[Task]:
         overwrite=args.overwrite,
         save_track=args.saved_coord,
         use_track=args.use_saved_coord,
+        report=args.report,
     )
     if args.inference_config:
         if args.video or args.output:
             raise MuseTalkError("Give either --inference-config or --video and --output, not both.")
-        return read_tasks(args.inference_config, base, args.result_dir, _version(args))
+        tasks = read_tasks(args.inference_config, base, args.result_dir, _version(args))
+        return [_with_own_report(task) for task in tasks]
     if not args.video:
         raise MuseTalkError("There is no input; give --video FILE or --inference-config FILE.")
     if args.output:
         return [base]
     output = output_path(args.result_dir, _version(args), args.video, args.audio, args.output_vid_name)
     return [replace(base, output=output)]
+
+
+def _with_own_report(task: Task) -> Task:
+    """A task of several, whose report goes by its result's name into the folder that --report names."""
+    return task if task.report is None else replace(task, report=task.report / f"{task.output.stem}.report.json")
+
+
+def _with_reference(tasks: list[Task], picture: Path | None, engine: Engine) -> list[Task]:
+    """The tasks with the face of a picture as the one that speaks."""
+    if picture is None:
+        return tasks
+    image = read_image(picture)
+
+    def settings(task: Task) -> LipSyncSettings:
+        detector = engine.models(task.settings).locator.detector
+        return task.settings.changed("--face-reference", {"reference": reference_text(image, detector)})
+
+    return [replace(task, settings=settings(task)) for task in tasks]
 
 
 def _vae(name: str | None, folders: ModelFolders) -> Path | None:

@@ -3,8 +3,12 @@
 import numpy as np
 import torch
 
+from .track import BROKEN, OUTSIDE, SMALL
+
 CROP_SIZE = 256
+LANCZOS_REACH = 4  # pixels that the 8x8 taps see beyond a place
 SMALLEST_BOX = 2  # pixels; a narrower crop holds no mouth
+LEAST_VISIBLE = 0.5  # of the crop box: of a face that shows less the mouth is hardly in the image
 JAW, BRIDGE, MID_NOSE, LOW_NOSE, TOP_NOSE = slice(0, 17), slice(27, 31), 29, 30, 28
 HULL_SHRINK = 0.04  # of the hull, towards its centre, so that the blurred edge stays on the skin
 
@@ -15,39 +19,55 @@ def crop_box(
     image_size: tuple[int, int],
     bbox_shift: int = 0,
     extra_margin: int = 10,
+    whole: bool = True,
 ) -> np.ndarray | None:
-    """The box whose content is generated: (4,) float32 x1 y1 x2 y2, whole pixels inside the image, or None.
+    """The box whose content is generated: (4,) float32 x1 y1 x2 y2 in pixels, or None.
 
     landmarks: (68,2) iBUG points in pixels; face_box: (4,) used when the landmarks give no box; image_size:
     (height, width). MuseTalk's arithmetic on whole-pixel landmarks: the middle is y of point 29 plus bbox_shift,
     the box reaches as far above it as the chin lies below and from the leftmost to the rightmost point (so a shift
-    of s moves the top edge by 2s); then extra_margin pixels are added below. A box that leaves the image is cut at
-    all four borders alike. None when less than 2 pixels remain of both boxes, or nothing is finite.
+    of s moves the top edge by 2s); then extra_margin pixels are added below, as far as the image goes. A face that
+    leaves the image keeps its box, so that it is not stretched: what lies outside is made up by crop_face and never
+    pasted. whole: rounded to whole pixels, as MuseTalk does; else to none. None when half of the box or more lies
+    outside, when less than 2 pixels remain, or when nothing is finite.
     """
     if np.isfinite(landmarks).all():
-        points = landmarks.astype(np.int64)
+        points = landmarks.astype(np.int64) if whole else landmarks.astype(np.float64)
         middle = points[MID_NOSE, 1] + bbox_shift
         low = points[:, 1].max()
-        top = max(0, 2 * middle - low)
-        box = np.array([points[:, 0].min(), top, points[:, 0].max(), low])
-        found = _inside(box, image_size, extra_margin)
-        if found is not None:
-            return found
+        box = np.array([points[:, 0].min(), 2 * middle - low, points[:, 0].max(), low], np.float64)
+        share = visible_share(box, image_size)
+        if share > 0:
+            return _lengthened(box, image_size, extra_margin) if share > LEAST_VISIBLE else None
     if not np.isfinite(face_box).all():
         return None
-    return _inside(face_box.astype(np.int64), image_size, extra_margin)
-
-
-def _inside(box: np.ndarray, image_size: tuple[int, int], extra_margin: int) -> np.ndarray | None:
-    """The box with its margin, cut to the image; None when it was empty or less than 2 pixels remain."""
     height, width = image_size
-    if box[2] <= box[0] or box[3] <= box[1]:
-        return None
-    lengthened = box + np.array([0, 0, 0, extra_margin])
-    cut = lengthened.clip(0, [width, height, width, height])
-    if min(cut[2] - cut[0], cut[3] - cut[1]) < SMALLEST_BOX:
-        return None
-    return cut.astype(np.float32)
+    box = (face_box.astype(np.int64) if whole else face_box).clip(0, [width, height, width, height])
+    return _lengthened(box, image_size, extra_margin) if visible_share(box, image_size) > 0 else None
+
+
+def _lengthened(box: np.ndarray, image_size: tuple[int, int], extra_margin: int) -> np.ndarray | None:
+    """The box with its margin, which does not leave the image; None when less than 2 pixels of it are in the image."""
+    bottom = max(box[3], min(box[3] + extra_margin, image_size[0]))
+    longer = np.array([*box[:3], bottom], np.float32)
+    inside = longer.clip(0, [image_size[1], image_size[0]] * 2)
+    return longer if min(inside[2] - inside[0], inside[3] - inside[1]) >= SMALLEST_BOX else None
+
+
+def visible_share(box: np.ndarray, image_size: tuple[int, int]) -> float:
+    """The share 0..1 of a box (4,) that lies in an image of (height, width); 0 for an empty box."""
+    area = float((box[2:] - box[:2]).clip(0).prod())
+    inside = box.clip(0, [image_size[1], image_size[0]] * 2)
+    return float((inside[2:] - inside[:2]).clip(0).prod()) / area if area > 0 else 0.0
+
+
+def why_no_box(landmarks: np.ndarray, face_box: np.ndarray, image_size: tuple[int, int]) -> str:
+    """Why crop_box gave None, in the words of a track's reasons."""
+    points = landmarks if np.isfinite(landmarks).all() else face_box.reshape(2, 2)
+    if not np.isfinite(points).all():
+        return BROKEN
+    extent = np.concatenate([points.min(0), points.max(0)])
+    return OUTSIDE if visible_share(extent, image_size) <= LEAST_VISIBLE else SMALL
 
 
 def bbox_shift_range(landmarks: np.ndarray) -> tuple[int, int]:
@@ -68,16 +88,56 @@ def crop_face(frame: torch.Tensor, box: np.ndarray) -> torch.Tensor:
     """The box's picture as (256,256,3) uint8 on the CPU, resized by Lanczos (8x8 taps) as MuseTalk was trained.
 
     frame: (H,W,3 or 4) uint8 or floating 0..1 on any device, alpha ignored; only the box is converted (x*255
-    rounded, NaN is 0). box: (4,) whole pixels inside the frame, at least one pixel wide and high.
+    rounded, NaN is 0). box: (4,) pixels, part of it in the frame, at least one pixel wide and high; what lies outside
+    the frame repeats its border. Edges between two pixels are met exactly.
     """
     import cv2
 
+    size = (CROP_SIZE, CROP_SIZE)
+    if (box == np.floor(box)).all():
+        return torch.from_numpy(cv2.resize(_region(frame, box), size, interpolation=cv2.INTER_LANCZOS4))
+    # A pixel more all around for the Lanczos taps' nearest neighbours; further ones repeat the border.
+    outer = np.concatenate([np.floor(box[:2]) - LANCZOS_REACH, np.ceil(box[2:]) + LANCZOS_REACH])
+    scale = (box[2:] - box[:2]) / CROP_SIZE
+    start = box[:2] - outer[:2] + scale / 2 - 0.5
+    to_region = np.array([[scale[0], 0, start[0]], [0, scale[1], start[1]]])
+    flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
+    crop = cv2.warpAffine(_region(frame, outer), to_region, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return torch.from_numpy(crop)
+
+
+def _region(frame: torch.Tensor, box: np.ndarray) -> np.ndarray:
+    """The pixels of a whole-pixel box (h,w,3) uint8; outside the frame its border is repeated."""
     x1, y1, x2, y2 = (int(edge) for edge in box)
-    region = frame[y1:y2, x1:x2, :3]
+    height, width = frame.shape[:2]
+    left, top, right, bottom = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
+    region = frame[top:bottom, left:right, :3]
     if region.dtype != torch.uint8:
         region = region.float().nan_to_num(0.0).mul(255).round().clamp(0, 255).to(torch.uint8)
     pixels = np.ascontiguousarray(region.cpu().numpy())
-    return torch.from_numpy(cv2.resize(pixels, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_LANCZOS4))
+    around = ((top - y1, y2 - bottom), (left - x1, x2 - right), (0, 0))
+    return np.pad(pixels, around, mode="edge") if any(map(sum, around)) else pixels
+
+
+def fit_face(face: torch.Tensor, box: np.ndarray) -> torch.Tensor:
+    """A face (h,w,3), uint8 or floating 0..1, as blending.composite is to paste it into a box (4,) of a track.
+
+    A whole-pixel box takes it as it is. For edges between two pixels it is moved by the fraction: (box height, box
+    width, 3) of the whole-pixel box that composite uses, its dtype kept.
+    """
+    import cv2
+
+    if (box == np.floor(box)).all():
+        return face
+    start = np.trunc(box[:2])
+    width, height = (int(side) for side in np.trunc(box[2:]) - start)
+    pixels = np.ascontiguousarray(face.float().cpu().numpy())
+    scale = np.array(pixels.shape[1::-1]) / (box[2:] - box[:2])
+    first = (start - box[:2] + 0.5) * scale - 0.5
+    to_face = np.array([[scale[0], 0, first[0]], [0, scale[1], first[1]]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    fitted = cv2.warpAffine(pixels, to_face, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return torch.from_numpy(fitted).to(face.dtype)
 
 
 def crop_square(box: np.ndarray, expand: float = 1.5) -> tuple[int, int, int, int]:

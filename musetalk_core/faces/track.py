@@ -1,20 +1,32 @@
 """The face track: where the speaker's face is in every frame."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..errors import MuseTalkError
+
+# Why a frame of a track has no face to generate.
+FOUND = ""
+NOBODY = "no face"
+LOST = "lost"  # the person was there before, in this scene
+OTHERS = "not the chosen face"
+OUTSIDE = "outside the image"
+SMALL = "too small"
+BROKEN = "not finite"
+REASON_LENGTH = 24
 
 
 @dataclass(frozen=True)
 class FaceTrack:
     """One face over N frames.
 
-    boxes: (N,4) float32, x1 y1 x2 y2 in pixels, the crop that is generated (margin and shift included, inside
-    the image); zeros where absent. landmarks: (N,68,2) float32 iBUG points in pixels, zeros where absent, or None
-    when the detector gives boxes only. present: (N,) bool. image_size: (height, width). identity: a name.
+    boxes: (N,4) float32, x1 y1 x2 y2 in pixels, the crop that is generated (margin and shift included; it may leave
+    the image by less than half); zeros where absent. landmarks: (N,68,2) float32 iBUG points in pixels, zeros where
+    absent or unknown, or None when the detector gives boxes only. present: (N,) bool. image_size: (height, width).
+    identity: a name. reasons: (N,) text, why a face is absent, "" where it is present (default: NOBODY). scenes: (N,)
+    int32, the number of the scene that a frame belongs to (default: one); nothing is smoothed from one to the next.
     """
 
     boxes: np.ndarray
@@ -22,13 +34,30 @@ class FaceTrack:
     present: np.ndarray
     image_size: tuple[int, int]
     identity: str = "face"
+    reasons: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    scenes: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         count = len(self.present)
+        if not len(self.reasons):
+            reasons = np.where(self.present, FOUND, NOBODY).astype(f"<U{REASON_LENGTH}")
+            object.__setattr__(self, "reasons", reasons)
+        if not len(self.scenes):
+            object.__setattr__(self, "scenes", np.zeros(count, np.int32))
         if self.boxes.shape != (count, 4):
             raise MuseTalkError(f"The track has {count} frames but boxes of shape {self.boxes.shape}.")
         if self.landmarks is not None and self.landmarks.shape != (count, 68, 2):
             raise MuseTalkError(f"The track has {count} frames but landmarks of shape {self.landmarks.shape}.")
+        if len(self.reasons) != count or len(self.scenes) != count:
+            raise MuseTalkError(
+                f"The track has {count} frames but {len(self.reasons)} reasons and {len(self.scenes)} scenes."
+            )
+
+    @staticmethod
+    def absent(count: int, image_size: tuple[int, int], identity: str = "face") -> "FaceTrack":
+        """A track of `count` frames without a face, to be filled."""
+        boxes, landmarks = np.zeros((count, 4), np.float32), np.zeros((count, 68, 2), np.float32)
+        return FaceTrack(boxes, landmarks, np.zeros(count, bool), image_size, identity)
 
     def __len__(self) -> int:
         return len(self.present)
@@ -37,7 +66,27 @@ class FaceTrack:
         """The track of the frames at `indices`, in that order."""
         rows = np.asarray(indices, dtype=np.int64)
         landmarks = None if self.landmarks is None else self.landmarks[rows]
-        return FaceTrack(self.boxes[rows], landmarks, self.present[rows], self.image_size, self.identity)
+        return replace(
+            self,
+            boxes=self.boxes[rows],
+            landmarks=landmarks,
+            present=self.present[rows],
+            reasons=self.reasons[rows],
+            scenes=self.scenes[rows],
+        )
+
+    def check(self, frames: int, image_size: tuple[int, int]) -> None:
+        """Raise MuseTalkError unless the track is of `frames` frames of (height, width) pixels."""
+        if len(self) != frames:
+            raise MuseTalkError(
+                f"The face track has {len(self)} frames and the source {frames}; locate the faces again."
+            )
+        if tuple(self.image_size) != tuple(image_size):
+            (height, width), (tall, wide) = image_size, self.image_size
+            raise MuseTalkError(
+                f"The face track was made on {wide}x{tall} pixels and the frames have {width}x{height}; locate the "
+                "faces again."
+            )
 
     @staticmethod
     def join(tracks: Sequence["FaceTrack"]) -> "FaceTrack":
@@ -52,4 +101,6 @@ class FaceTrack:
             np.concatenate([track.present for track in tracks]),
             first.image_size,
             first.identity,
+            np.concatenate([track.reasons for track in tracks]),
+            np.concatenate([track.scenes for track in tracks]),
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import MuseTalkError
-from .track import FaceTrack
+from .track import REASON_LENGTH, FaceTrack
 
 FORMAT = "musetalk-face-track-1"
 
@@ -20,6 +20,8 @@ def save_track(path: Path, track: FaceTrack) -> None:
         "identity": track.identity,
         "image_size": list(track.image_size),
         "present": track.present.astype(int).tolist(),
+        "reasons": track.reasons.tolist(),
+        "scenes": track.scenes.tolist(),
         "boxes": track.boxes.tolist(),
         "landmarks": None if track.landmarks is None else np.round(track.landmarks, 2).tolist(),
     }
@@ -47,8 +49,16 @@ def load_track(path: Path) -> FaceTrack:
             np.asarray(content["present"], dtype=bool),
             (int(content["image_size"][0]), int(content["image_size"][1])),
             content["identity"],
+            np.array(content.get("reasons", []), dtype=f"<U{REASON_LENGTH}"),
+            np.array(content.get("scenes", []), dtype=np.int32),
         )
     except FileNotFoundError as error:
-        raise MuseTalkError(f"There is no face track at {path}; run once with --saved-coord.") from error
-    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise MuseTalkError(f"{path} is no face track; run once with --saved-coord.") from error
+        raise MuseTalkError(
+            f"There is no face track at {path}; save one with --saved-coord or Save Face Track (MuseTalk)."
+        ) from error
+    except MuseTalkError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise MuseTalkError(
+            f"{path} is no face track; save one with --saved-coord or Save Face Track (MuseTalk)."
+        ) from error
