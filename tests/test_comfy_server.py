@@ -6,6 +6,7 @@ import shutil
 import time
 from typing import Any
 
+import face_weights
 import numpy as np
 import pytest
 from comfy_client import ComfyServer
@@ -383,6 +384,35 @@ def test_missing_weights_are_named(comfy):
     }
     message = comfy.fail(prompt)
     assert "unet.pth" in message and "weights download musetalk-v1.5-unet" in message
+
+
+def test_dwpose_runs_on_its_weights_and_is_refused_without(comfy, object_info):
+    """In one graph: auto takes dwpose when its files are there, and both find the fitted landmarks' box."""
+    folder = comfy.folder / "models" / "musetalk"
+    image = {"picture": node("LoadImage", image="face.png")}
+    models = {"models": node("LoadMuseTalkModels", version="demo", precision="fp32")}
+
+    def detect(detector: str) -> dict[str, Any]:
+        values = {**defaults(object_info, "MuseTalkFaceDetectAndCrop"), "detector": detector}
+        return node("MuseTalkFaceDetectAndCrop", images=["picture", 0], face_models=["models", 3], **values)
+
+    def end(name: str) -> dict[str, Any]:
+        return node("PreviewImage", images=[name, 0])
+
+    Image.fromarray(face_weights.portrait()).save(comfy.folder / "input" / "face.png")
+    message = comfy.fail({**image, **models, "faces": detect("dwpose"), "end": end("faces")})
+    assert one_sentence(message) and "S3FD face detector is missing" in message and "weights download s3fd" in message
+    face_weights.write_face_weights(folder)
+    models["models"]["inputs"]["precision"] = "auto"  # another value, so that the node runs again
+    try:
+        prompt = {**image, **models}
+        for name in ("auto", "dwpose", "mediapipe"):
+            prompt |= {name: detect(name), **saved(f"crop_{name}", [name, 0])}
+        outputs = comfy.run(prompt)
+    finally:
+        shutil.rmtree(folder)
+    auto, dwpose, mediapipe = (pictures(comfy, outputs[f"crop_{name}"]) for name in ("auto", "dwpose", "mediapipe"))
+    assert (auto == dwpose).all() and (dwpose != mediapipe).any()
 
 
 def test_half_precision_is_refused_on_a_cpu(comfy):

@@ -4,6 +4,7 @@ dwpose has checkpoints fitted to one picture (face_weights.py), since the releas
 where requirements-mmpose.txt is installed, on the same checkpoint.
 """
 
+import argparse
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 import torch
 from face_weights import FACE_BOX, SIZE, landmarks, others, portrait, write_face_weights
 
+from musetalk_core.cli.infer import add_settings, add_weights, settings_of
+from musetalk_core.engine import WeightChoice, load_engine
 from musetalk_core.errors import MissingWeightsError, MuseTalkError
 from musetalk_core.faces.backends import Backends
 from musetalk_core.faces.detector import Face
@@ -115,6 +118,17 @@ def test_dwpose_finds_what_it_was_fitted_to(backends):
 def test_mmpose_gives_what_dwpose_gives(backends):
     (ours,), (theirs,) = (backends.get(name).detector.detect(frame()) for name in ("dwpose", "mmpose"))
     assert np.array_equal(ours.landmarks, theirs.landmarks) and np.array_equal(ours.box, theirs.box)
+
+
+def test_the_commands_flag_reaches_the_engine(folder):
+    parser = argparse.ArgumentParser()
+    add_weights(parser)
+    add_settings(parser)
+    settings = settings_of(parser.parse_args(["--version", "demo", "--detector", "dwpose"]))
+    engine = load_engine(WeightChoice("demo"), ModelFolders({"musetalk": [folder]}), CPU, torch.float32)
+    assert engine.backends.loaded == []
+    assert isinstance(engine.models(settings).locator.detector, DWPoseDetector)
+    assert [backend.name for backend in engine.backends.loaded] == ["dwpose"]
 
 
 class Elsewhere:

@@ -66,7 +66,7 @@ def hostile_objects(folder: Path) -> list[Hostile]:
         Hostile(eval, f"open({str(touched)!r}, 'w')"),
         Hostile(__import__("os").system, f"touch {touched}"),
         Hostile(__import__("subprocess").Popen, ["touch", str(touched)]),
-        Hostile(getattr, torch.nn.Module, "load_state_dict"),
+        Hostile(getattr, torch.Tensor, "numpy"),
         Hostile(torch.load, str(folder / "inner.pth")),
         Hostile(__import__("importlib").import_module, "antigravity"),
     ]

@@ -14,7 +14,7 @@ from ..weights.models import dwpose_state_dict, load_dwpose, load_s3fd
 from .detector import Detector, FaceDetector
 from .dwpose_detector import DWPoseDetector
 from .mmpose_estimator import MMPoseEstimator
-from .top_down import DWPoseEstimator
+from .top_down import DWPoseEstimator, PoseEstimator
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +70,10 @@ class Backends:
         if name not in ("dwpose", "mmpose"):
             raise MuseTalkError(f"The detector {name!r} is unknown; choose one of {', '.join(DETECTORS)}.")
         s3fd, dwpose = self._files()
+        pose: PoseEstimator
         if name == "mmpose":
-            detector = DWPoseDetector(
-                load_s3fd(s3fd), MMPoseEstimator(dwpose_state_dict(dwpose), self.device), self.device
-            )
+            pose = MMPoseEstimator(dwpose_state_dict(dwpose), self.device)
         else:
-            detector = DWPoseDetector(load_s3fd(s3fd), DWPoseEstimator(load_dwpose(dwpose), self.device), self.device)
+            pose = DWPoseEstimator(load_dwpose(dwpose), self.device)
+        detector = DWPoseDetector(load_s3fd(s3fd), pose, self.device)
         return Backend(name, detector, detector.nets)
