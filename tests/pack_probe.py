@@ -173,7 +173,7 @@ def restore_face():
             "device": str(next(model.model.parameters()).device),
         }
         model, face = models["GFPGAN"], torch.rand(1, 512, 512, 3)
-        planar = face.movedim(-1, 1).sub(0.5).div(0.5)  # as GFPGAN's own inference normalises
+        planar = face.movedim(-1, 1).contiguous().sub(0.5).div(0.5)  # as GFPGAN's own inference normalises
         by_hand = model.model(planar, randomize_noise=False)[0].add(1).div(2).clamp(0, 1).movedim(1, -1)
         from pack_x_under_test.nodes.restore import _on_device
 
