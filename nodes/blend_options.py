@@ -25,7 +25,7 @@ def blend_options_input() -> io.Input:
 
 
 class MuseTalkBlendOptions(io.ComfyNode):
-    """Rarely used settings of the blend as one socket."""
+    """Rarely used settings of the blend, given on together."""
 
     @classmethod
     def define_schema(cls):

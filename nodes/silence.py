@@ -14,7 +14,7 @@ def silence_input() -> io.Input:
 
 
 class MuseTalkSilence(io.ComfyNode):
-    """What happens where nobody speaks, as one socket."""
+    """What happens where nobody speaks, as settings for others."""
 
     @classmethod
     def define_schema(cls):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from musetalk_core.errors import MuseTalkError
-from musetalk_core.settings import LipSyncSettings, MaskSettings
+from musetalk_core.settings import LipSyncSettings, MaskSettings, SilenceSettings
 
 
 def test_defaults_are_those_of_musetalk_1_5():
@@ -53,6 +53,11 @@ def test_changes_reach_both_levels():
         ("expand", 0.9),
         ("blur", float("nan")),
         ("upper_boundary_ratio", 1.1),
+        ("mask_shape", "square"),
+        ("feather", -1),
+        ("feather", 2.5),
+        ("colour_match", 1.1),
+        ("occlusion", 1),
     ],
 )
 def test_bad_values_are_refused_by_name(name, value):
@@ -70,4 +75,5 @@ def test_settings_are_hashable_and_plain_in_json():
     assert len({settings, LipSyncSettings(bbox_shift=3), LipSyncSettings()}) == 2
     values = json.loads(json.dumps(settings.as_dict()))
     assert values["bbox_shift"] == 3 and values["mask"]["blur"] == 0.05
-    assert LipSyncSettings(**{**values, "mask": MaskSettings(**values["mask"])}) == settings
+    groups = {"mask": MaskSettings(**values["mask"]), "silence": SilenceSettings(**values["silence"])}
+    assert LipSyncSettings(**{**values, **groups}) == settings
