@@ -103,7 +103,7 @@ def _on_device(upscale_model):
     upscale_model.to(device)
 
     def restore(faces: np.ndarray) -> np.ndarray:
-        planar = torch.from_numpy(faces).movedim(-1, 1).to(device)
+        planar = torch.from_numpy(faces).movedim(-1, 1).contiguous().to(device)  # GFPGAN asks for that order
         return np.stack([_one(upscale_model, face[None]) for face in planar])
 
     return restore

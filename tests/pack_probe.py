@@ -173,7 +173,7 @@ def restore_face():
             "device": str(next(model.model.parameters()).device),
         }
         model, face = models["GFPGAN"], torch.rand(1, 512, 512, 3)
-        planar = face.movedim(-1, 1).sub(0.5).div(0.5)  # as GFPGAN's own inference normalises
+        planar = face.movedim(-1, 1).contiguous().sub(0.5).div(0.5)  # as GFPGAN's own inference normalises
         by_hand = model.model(planar, randomize_noise=False)[0].add(1).div(2).clamp(0, 1).movedim(1, -1)
         from pack_x_under_test.nodes.restore import _on_device
 
@@ -210,5 +210,51 @@ def restorer_files(folder):
     return {"RestoreFormer": "restoreformer.pth", "GFPGAN": "gfpgan.pth"}
 
 
-FACTS = {item.__name__: item for item in (schemas, demo_vae, sd_vae, match_frames, folders, restore_face)}
+def options():
+    """Silence, Blend Options and a user's mask through Lip Sync and through the discrete nodes, on the demo model."""
+    import clips
+
+    classes = {item.__name__: item for item in nodes()}
+    torch.set_num_threads(1)
+    face = torch.from_numpy(clips.moving_portrait(5)).float() / 255
+    sound = torch.from_numpy(clips.tone(0.6)) * (torch.arange(9600) >= 6400)  # from 0.4 s on, frame 10 of 15
+    audio = {"waveform": sound[None, None], "sample_rate": 16000}
+    with torch.inference_mode():
+        model, vae, encoder, faces = classes["LoadMuseTalkModels"].execute("demo", "fp32").args
+        silence = classes["MuseTalkSilence"].execute("original", 2, 24.0).args[0]
+        blend = classes["MuseTalkBlendOptions"].execute("landmarks", 6, 1.0, True).args[0]
+        mask = torch.ones(5, 256, 256)
+        mask[:, :, :128] = 0
+        common = {"blend_options": blend, "silence": silence}
+        whole, _, report = (
+            classes["MuseTalkLipSync"]
+            .execute(face, 25.0, audio, 25.0, model, vae, encoder, faces, mask=mask, batch_size=4, **common)
+            .args
+        )
+        frames = classes["MuseTalkMatchFrames"].execute(face, 25.0, audio, 25.0, "ping-pong").args[0]
+        crops, track, _ = classes["MuseTalkFaceDetectAndCrop"].execute(frames, faces, 0, 10, "largest").args
+        heard = classes["MuseTalkWhisperAudioFeatures"].execute(audio, encoder, 25.0, silence=silence).args[0]
+        masked, reference = classes["MuseTalkVAEEncodeMasked"].execute(crops, vae, 4).args
+        latents = classes["MuseTalkUNetStep"].execute(model, masked, reference, heard, track, 4).args[0]
+        made = classes["MuseTalkVAEDecode"].execute(latents, vae, 4).args[0]
+        matched = (
+            classes["MuseTalkMatchFrames"].execute(mask[..., None], 25.0, audio, 25.0, "ping-pong").args[0][..., 0]
+        )
+        steps = (
+            classes["MuseTalkBlendFaceParsing"]
+            .execute(frames, made, track, faces, mask=matched, blend_options=blend, audio=heard)
+            .args[0]
+        )
+        sheet = classes["MuseTalkFaceDebugSheet"].execute(frames, track, "0, 14", made, None, steps).args[0]
+    return {
+        "same_as_source": (whole == frames).flatten(1).all(1).tolist(),
+        "left_kept": bool((whole[:, :, :128] == frames[:, :, :128]).all()),
+        "steps_difference": float((whole - steps).abs().max()),
+        "steps_silent": (steps == frames).flatten(1).all(1).tolist(),
+        "report": report,
+        "sheet": list(sheet.shape),
+    }
+
+
+FACTS = {item.__name__: item for item in (schemas, demo_vae, sd_vae, match_frames, folders, restore_face, options)}
 sys.stdout.write(json.dumps(FACTS[what]()) + "\n")

@@ -53,6 +53,11 @@ def test_changes_reach_both_levels():
         ("expand", 0.9),
         ("blur", float("nan")),
         ("upper_boundary_ratio", 1.1),
+        ("mask_shape", "square"),
+        ("feather", -1),
+        ("feather", 2.5),
+        ("colour_match", 1.1),
+        ("occlusion", 1),
     ],
 )
 def test_bad_values_are_refused_by_name(name, value):
