@@ -5,7 +5,7 @@ import json
 import pytest
 
 from musetalk_core.errors import MuseTalkError
-from musetalk_core.settings import LipSyncSettings, MaskSettings
+from musetalk_core.settings import FaceSettings, LipSyncSettings, MaskSettings
 
 
 def test_defaults_are_those_of_musetalk_1_5():
@@ -70,4 +70,7 @@ def test_settings_are_hashable_and_plain_in_json():
     assert len({settings, LipSyncSettings(bbox_shift=3), LipSyncSettings()}) == 2
     values = json.loads(json.dumps(settings.as_dict()))
     assert values["bbox_shift"] == 3 and values["mask"]["blur"] == 0.05
-    assert LipSyncSettings(**{**values, "mask": MaskSettings(**values["mask"])}) == settings
+    assert (
+        LipSyncSettings(**{**values, "mask": MaskSettings(**values["mask"]), "faces": FaceSettings(**values["faces"])})
+        == settings
+    )
