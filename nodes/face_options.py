@@ -46,8 +46,8 @@ class MuseTalkFaceOptions(io.ComfyNode):
                     min=1,
                     max=100,
                     tooltip="The detector searches every so many frames; between, known faces are followed, which is "
-                    "about three times as fast and trembles less. Whoever enters without a cut is noticed up to that "
-                    "many frames late. 1 searches in every frame, 10 suits most videos.",
+                    "much faster. Whoever enters without a cut is noticed up to that many frames late. 1 "
+                    "searches in every frame, 10 suits most videos.",
                 ),
                 io.Float.Input(
                     "smoothing",

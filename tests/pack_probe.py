@@ -226,13 +226,13 @@ def options():
         mask = torch.ones(5, 256, 256)
         mask[:, :, :128] = 0
         common = {"blend_options": blend, "silence": silence}
-        whole, _, report = (
+        whole, _, report, _ = (
             classes["MuseTalkLipSync"]
             .execute(face, 25.0, audio, 25.0, model, vae, encoder, faces, mask=mask, batch_size=4, **common)
             .args
         )
         frames = classes["MuseTalkMatchFrames"].execute(face, 25.0, audio, 25.0, "ping-pong").args[0]
-        crops, track, _ = classes["MuseTalkFaceDetectAndCrop"].execute(frames, faces, 0, 10, "largest").args
+        crops, track, *_ = classes["MuseTalkFaceDetectAndCrop"].execute(frames, faces).args
         heard = classes["MuseTalkWhisperAudioFeatures"].execute(audio, encoder, 25.0, silence=silence).args[0]
         masked, reference = classes["MuseTalkVAEEncodeMasked"].execute(crops, vae, 4).args
         latents = classes["MuseTalkUNetStep"].execute(model, masked, reference, heard, track, 4).args[0]
@@ -256,5 +256,45 @@ def options():
     }
 
 
-FACTS = {item.__name__: item for item in (schemas, demo_vae, sd_vae, match_frames, folders, restore_face, options)}
+def face_tracks():
+    """Face tracks saved twice and loaded; which names are taken; what Face Options gives."""
+    import folder_paths
+    import numpy as np
+
+    known = {node.GET_SCHEMA().node_id: node for node in nodes()}
+    from pack_x_under_test.musetalk_core.faces.track import FaceTrack
+
+    save, load = known["MuseTalkSaveFaceTrack"], known["MuseTalkLoadFaceTrack"]
+    track = FaceTrack(np.ones((2, 4), np.float32), None, np.array([True, False]), (8, 10), "left")
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("input", "output"):
+            Path(folder, kind).mkdir()
+        folder_paths.set_input_directory(str(Path(folder, "input")))
+        folder_paths.set_output_directory(str(Path(folder, "output")))
+        Path(folder, "secret.json").write_text("{}")
+        Path(folder, "input", "mine.json").write_text("{}")
+        files = [save.execute(track, "face_tracks/talk").args[0] for _ in range(2)]
+        loaded = load.execute(files[1]).args[0]
+        names = [
+            *files,
+            "mine.json",
+            "../secret.json",
+            "../secret.json [output]",
+            "none.json",
+            str(Path(folder, "secret.json")),
+        ]
+        options = known["MuseTalkFaceOptions"].execute(1, 10, 2.0, True).args[0]
+        return {
+            "files": files,
+            "same": loaded.boxes.tolist() == track.boxes.tolist() and loaded.identity == "left",
+            "listed": load.define_schema().inputs[0].options,
+            "taken": [load.validate_inputs(name) is True for name in names],
+            "options": options,
+        }
+
+
+FACTS = {
+    item.__name__: item
+    for item in (schemas, demo_vae, sd_vae, match_frames, folders, restore_face, options, face_tracks)
+}
 sys.stdout.write(json.dumps(FACTS[what]()) + "\n")

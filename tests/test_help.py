@@ -79,7 +79,9 @@ def test_table_of_inputs_is_the_schema(schemas, node, language):
         type_, options, optional = specs[name_of(name)]
         assert re.fullmatch(rf"{type_}( \(optional\)|（可选）)?", kind), (name, kind)
         assert optional == (kind != type_), (name, kind)
-        if isinstance(options.get("default"), int | float) and type_ != "BOOLEAN":
+        if isinstance(options.get("default"), bool):
+            assert default.strip("`") == str(options["default"]), name
+        elif isinstance(options.get("default"), int | float):
             assert numbers(default) == [options["default"]], name
         else:
             assert default.strip("`") == str(options.get("default", "")), name

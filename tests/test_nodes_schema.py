@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from comfy_client import HOST_ROOT, REPOSITORY, set_up_host
 
-from musetalk_core.settings import LipSyncSettings, MaskSettings, SilenceSettings
+from musetalk_core.settings import FaceSettings, LipSyncSettings, MaskSettings, SilenceSettings
 
 NODE_IDS = [
     "LoadMuseTalkModels",
@@ -124,6 +124,16 @@ def test_model_folder_keeps_those_of_the_user():
     assert facts["paths"] == ["/elsewhere/musetalk", facts["own"]]
     assert ".safetensors" in facts["extensions"] and ".pth" in facts["extensions"]
     assert ".json" not in facts["extensions"] and "" not in facts["extensions"]
+
+
+def test_face_tracks_get_new_names_and_stay_inside_comfyuis_folders():
+    facts = probe("face_tracks")
+    assert facts["files"] == ["face_tracks/talk_00001_.json [output]", "face_tracks/talk_00002_.json [output]"]
+    assert facts["same"]
+    assert facts["listed"] == ["mine.json", *facts["files"]]
+    assert facts["taken"] == [True, True, True, False, False, False, False]
+    settings = LipSyncSettings().changed("test", facts["options"]).faces
+    assert settings == FaceSettings(face_index=1, detect_every=10, smoothing=2.0, subpixel=True)
 
 
 def node_files() -> list[Path]:

@@ -59,6 +59,7 @@ def _add_files(group: Any) -> None:
     option(group, "pixel-format", default="yuv420p", choices=PIXEL_FORMATS, help="yuv420p plays everywhere")
     option(group, "overwrite", action="store_true", help="replace an existing output")
     option(group, "report", type=Path, help="write what happened to the frames as JSON; with several tasks a folder")
+    option(group, "face-reference", type=Path, help="picture of the person that speaks; the most alike is chosen")
     option(group, "saved-coord", action="store_true", help="save the faces found as <output>.track.json")
     option(group, "use-saved-coord", action="store_true", help="read the faces from <output>.track.json when it exists")
 
@@ -84,7 +85,6 @@ def add_settings(group: Any) -> None:
     option(group, "face", choices=FACE_CHOICES, help="which face when there are several")
     option(group, "detector", choices=DETECTORS, help="what finds faces; auto: dwpose if its weights are there")
     option(group, "face-index", type=int, help="the person that speaks, from 0 in order of appearance; -1: --face")
-    option(group, "face-reference", type=Path, help="picture of the person that speaks; most alike is chosen")
     option(group, "detect-every", type=int, help="search for faces every so many frames, follow between; 1")
     option(group, "smoothing", type=float, help="average boxes and landmarks over so many frames; 0 none")
     option(group, "subpixel", action="store_const", const=True, help="do not round the crop to whole pixels")

@@ -18,6 +18,7 @@ WEIGHTS = Path(__file__).with_name("facekit.safetensors")
 SCORE = 0.5  # least score of a detected box
 FLAG = 0.9  # least probability of the mesh that it sees a face; lfw_subset's least face has 1.0, best non-face 0.89
 OVERLAP = 0.3  # boxes with more intersection over union are one face
+SMALLEST = 8  # pixels of a face's shorter side; below, noise looks like one
 MESH_VIEW = 1.5  # the mesh looks at a square this much larger than the face
 MESH_BATCH = 8
 MOVED = 0.1  # of the view: the mesh of a face that moved further between two frames is looked at again
@@ -177,7 +178,9 @@ class FaceDetector:
             ]
             for mesh, score in zip(*self._meshes(picture, views, found.scores[part]), strict=True):
                 face = _face(mesh, float(score), picture)
-                if all(box_overlap(face.box, other.box[None])[0] <= OVERLAP for other in [*known, *faces]):
+                if min(face.box[2:] - face.box[:2]) >= SMALLEST and all(
+                    box_overlap(face.box, other.box[None])[0] <= OVERLAP for other in [*known, *faces]
+                ):
                     faces.append(face)
         return faces
 

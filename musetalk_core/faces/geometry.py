@@ -33,12 +33,15 @@ def crop_box(
     """
     if np.isfinite(landmarks).all():
         points = landmarks.astype(np.int64) if whole else landmarks.astype(np.float64)
-        middle = points[MID_NOSE, 1] + bbox_shift
         low = points[:, 1].max()
-        box = np.array([points[:, 0].min(), 2 * middle - low, points[:, 0].max(), low], np.float64)
+        top = 2 * points[MID_NOSE, 1] - low
+        box = np.array([points[:, 0].min(), top, points[:, 0].max(), low], np.float64)
         share = visible_share(box, image_size)
-        if share > 0:
-            return _lengthened(box, image_size, extra_margin) if share > LEAST_VISIBLE else None
+        if 0 < share <= LEAST_VISIBLE:
+            return None
+        box[1] = max(top + 2 * bbox_shift, min(0, top))  # a shift alone does not leave the image
+        if share > 0 and box[1] < low:
+            return _lengthened(box, image_size, extra_margin)
     if not np.isfinite(face_box).all():
         return None
     height, width = image_size
