@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from musetalk_core.__main__ import main
 from musetalk_core.errors import MissingWeightsError, MuseTalkError
+from musetalk_core.nets.s3fd import S3FD
 from musetalk_core.weights.catalogue import WEIGHTS, select
 from musetalk_core.weights.convert import convert
 from musetalk_core.weights.folders import ModelFolders, default_models_dir
@@ -133,15 +134,16 @@ def test_check_present_missing_wrong(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "known are musetalk-v1.5-unet" in capsys.readouterr().err
 
 
-def test_check_of_a_published_small_file_by_hash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_of_a_file_of_the_published_size_by_hash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Same size, other content: only --hash tells."""
-    path = tmp_path / "dwpose" / "dw-ll_ucoco_384.pth"
+    path = tmp_path / "s3fd" / "s3fd-619a316812.pth"
     path.parent.mkdir()
-    with path.open("wb") as stream:
-        stream.truncate(406_878_486)
-    assert main(["weights", "check", "dwpose", "--models", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.startswith("present: dwpose")
-    assert main(["weights", "check", "dwpose", "--hash", "--models", str(tmp_path)]) == 0
+    torch.save(S3FD().half().state_dict(), path, _use_new_zipfile_serialization=False)
+    with path.open("r+b") as stream:  # torch's older format may be followed by anything
+        stream.truncate(89_843_225)
+    assert main(["weights", "check", "s3fd", "--models", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("present: s3fd")
+    assert main(["weights", "check", "s3fd", "--hash", "--models", str(tmp_path)]) == 0
     assert "SHA-256 differs" in capsys.readouterr().out
 
 
