@@ -5,8 +5,8 @@ import numpy as np
 RING_SHARE = 0.06  # half the ring's width, of the shorter side of the region
 LEAST_RING, LEAST_PIXELS = 2, 16
 # Differences further than this many standard deviations (estimated by the median's) from the median one are not light
-# but content: a mouth that moved, an edge of the jaw, hair. Smaller is steadier over time: on the still portrait of
-# benchmarks/blend_seams.py the brightness trembles by 1.0 grey levels with 1.5, by 2.4 when all pixels count.
+# but content: a mouth that moved, an edge of the jaw, hair. Smaller is steadier over time; the trembling that is left
+# is level_jitter in benchmarks/results/blend_seams.json.
 OUTLIER = 1.5
 MAD_TO_STD = 1.4826  # of a normal distribution
 CONTRAST = (0.8, 1.25)  # the ring says little about the contrast of the lips, so it is not followed further

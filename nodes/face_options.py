@@ -62,8 +62,8 @@ class MuseTalkFaceOptions(io.ComfyNode):
                 io.Boolean.Input(
                     "subpixel",
                     default=False,
-                    tooltip="Places the crop between pixels instead of at whole ones, so that it does not jump by a "
-                    "pixel when the head moves slowly. Off is MuseTalk's own way.",
+                    tooltip="Places the crop between pixels instead of at whole ones. Use it together with smoothing: "
+                    "alone it calms slow movement and not a still head. Off is MuseTalk's own way.",
                 ),
                 io.Image.Input(
                     "reference",

@@ -236,6 +236,7 @@ def test_report_counts_and_tells_which_frames(tmp_path):
         "found": 3,
         "passed_through": 4,
         "failed": 1,
+        "silent": 0,
         "reasons": {"no face": 2, "lost": 2, "unusable result": 1},
         "gaps": [
             {"first": 2, "last": 3, "reason": "no face"},

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from comfy_client import HOST_ROOT, REPOSITORY, set_up_host
 
-from musetalk_core.settings import FaceSettings, LipSyncSettings, MaskSettings, SilenceSettings
+from musetalk_core.settings import LipSyncSettings, MaskSettings
 
 NODE_IDS = [
     "LoadMuseTalkModels",
@@ -59,7 +59,7 @@ def test_all_nodes_are_there(schemas):
 def test_execute_takes_the_inputs_of_the_schema_and_the_rest_are_settings(schemas, node_id):
     inputs, parameters = schemas[node_id]["inputs"], schemas[node_id]["parameters"]
     assert [name for name in inputs if name in parameters] == parameters
-    settings = {field.name for group in (LipSyncSettings, MaskSettings, SilenceSettings) for field in fields(group)}
+    settings = {field.name for group in (LipSyncSettings, MaskSettings) for field in fields(group)}
     assert {name for name in inputs if name not in parameters} <= settings
 
 

@@ -281,7 +281,7 @@ def test_the_mouth_stays_closed_in_breath(engine, talk):
     """The gap of the lips over the eye distance; 0.05 and less is closed (musetalk_core.evaluation.lips)."""
     frames = torch.from_numpy(moving_portrait(1, 384))
     made, _ = run(engine, talk, settings_of(silence="close", silence_fade=2), frames)
-    gap = lip_gap(find_landmarks(made, engine.detector))
+    gap = lip_gap(find_landmarks(made, engine.backends.get("mediapipe").detector))
     weights = weights_of(talk, 2)
     assert np.median(gap[weights == 0]) < 0.03 < np.max(gap[weights == 1])
 
