@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from comfy_client import HOST_ROOT, REPOSITORY, set_up_host
 
-from musetalk_core.settings import LipSyncSettings, MaskSettings
+from musetalk_core.settings import FaceSettings, LipSyncSettings, MaskSettings
 
 NODE_IDS = [
     "LoadMuseTalkModels",
