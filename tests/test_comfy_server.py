@@ -15,10 +15,24 @@ from random_weights import write_musetalk
 
 MODEL, ENCODER, FACES = "MUSETALK_MODEL", "MUSETALK_AUDIO_ENCODER", "MUSETALK_FACE_MODELS"
 PARTS = {"model": MODEL, "vae": "VAE", "audio_encoder": ENCODER, "face_models": FACES}
+OPTIONS = {
+    "face_options": "MUSETALK_FACE_OPTIONS",
+    "blend_options": "MUSETALK_BLEND_OPTIONS",
+    "silence": "MUSETALK_SILENCE",
+}
 SOCKETS = {
     "LoadMuseTalkModels": ({}, [MODEL, "VAE", ENCODER, FACES]),
     "MuseTalkMatchFrames": ({"images": "IMAGE", "audio": "AUDIO"}, ["IMAGE", "FLOAT"]),
-    "MuseTalkFaceDetectAndCrop": ({"images": "IMAGE", "face_models": FACES}, ["IMAGE", "FACE_TRACK", "STRING"]),
+    "MuseTalkFaceDetectAndCrop": (
+        {
+            "images": "IMAGE",
+            "face_models": FACES,
+            "bounding_boxes": "BOUNDING_BOX",
+            "face_landmarks": "FACE_LANDMARKS",
+            "face_options": "MUSETALK_FACE_OPTIONS",
+        },
+        ["IMAGE", "FACE_TRACK", "STRING", "STRING"],
+    ),
     "MuseTalkWhisperAudioFeatures": (
         {"audio": "AUDIO", "audio_encoder": ENCODER, "silence": "MUSETALK_SILENCE"},
         ["MUSETALK_AUDIO"],
@@ -51,40 +65,26 @@ SOCKETS = {
         {
             "images": "IMAGE",
             "audio": "AUDIO",
-            "model": MODEL,
-            "vae": "VAE",
-            "audio_encoder": ENCODER,
-            "face_models": FACES,
+            **PARTS,
             "decode_vae": "VAE",
+            "track": "FACE_TRACK",
             "mask": "MASK",
-            "blend_options": "MUSETALK_BLEND_OPTIONS",
-            "silence": "MUSETALK_SILENCE",
+            **OPTIONS,
         },
-        ["IMAGE", "FLOAT", "STRING"],
+        ["IMAGE", "FLOAT", "STRING", "STRING"],
     ),
     "MuseTalkLipSyncVideo": (
-        {
-            "video": "VIDEO",
-            **PARTS,
-            "audio": "AUDIO",
-            "decode_vae": "VAE",
-            "blend_options": "MUSETALK_BLEND_OPTIONS",
-            "silence": "MUSETALK_SILENCE",
-        },
-        ["VIDEO", "STRING"],
+        {"video": "VIDEO", **PARTS, "audio": "AUDIO", "decode_vae": "VAE", **OPTIONS},
+        ["VIDEO", "STRING", "STRING"],
     ),
     "MuseTalkPreviewFrame": (
-        {
-            **PARTS,
-            "images": "IMAGE",
-            "video": "VIDEO",
-            "audio": "AUDIO",
-            "decode_vae": "VAE",
-            "blend_options": "MUSETALK_BLEND_OPTIONS",
-            "silence": "MUSETALK_SILENCE",
-        },
+        {**PARTS, "images": "IMAGE", "video": "VIDEO", "audio": "AUDIO", "decode_vae": "VAE", **OPTIONS},
         ["IMAGE", "IMAGE", "STRING"],
     ),
+    "MuseTalkFaceOptions": ({"reference": "IMAGE", "face_models": FACES}, ["MUSETALK_FACE_OPTIONS"]),
+    "MuseTalkSaveFaceTrack": ({"track": "FACE_TRACK"}, ["STRING"]),
+    "MuseTalkLoadFaceTrack": ({}, ["FACE_TRACK"]),
+    "MuseTalkPreviewFaceTrack": ({"images": "IMAGE", "track": "FACE_TRACK", "face_models": FACES}, ["IMAGE"]),
     "MuseTalkBlendOptions": ({}, ["MUSETALK_BLEND_OPTIONS"]),
     "MuseTalkSilence": ({}, ["MUSETALK_SILENCE"]),
     "MuseTalkRestoreFace": (
