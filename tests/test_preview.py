@@ -307,7 +307,7 @@ def test_the_nodes_inputs_and_outputs(object_info):
     assert list(info["input"]["required"]) == [
         *("model", "vae", "audio_encoder", "face_models", "seconds", "source_fps"),
         *("bbox_shift", "extra_margin", "face", "parsing_mode", "left_cheek_width", "right_cheek_width"),
-        *("expand", "blur", "upper_boundary_ratio", "audio_padding_left", "audio_padding_right", "sweep"),
+        *("expand", "blur", "upper_boundary_ratio", "audio_padding_left", "audio_padding_right", "sweep", "detector"),
     ]
     optional = ["images", "video", "audio", "decode_vae", "face_options", "blend_options", "silence"]
     assert list(info["input"]["optional"]) == optional
