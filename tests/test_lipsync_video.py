@@ -20,6 +20,7 @@ from musetalk_core.__main__ import main
 
 NTSC = Fraction(30000, 1001)
 OWN_HERTZ, GIVEN_HERTZ = 500, 220  # the tone of ntsc.mov, and that of clips.tone in voice.wav
+OPTIONAL = ["audio", "decode_vae", "face_options", "blend_options", "silence"]
 INPUTS = [
     "video",
     "model",
@@ -43,10 +44,8 @@ INPUTS = [
     "batch_size",
     "crf",
     "pixel_format",
-    "audio",
-    "decode_vae",
-    "blend_options",
-    "silence",
+    "detector",
+    *OPTIONAL,
 ]
 PARTS = {"model": ["models", 0], "vae": ["models", 1], "audio_encoder": ["models", 2], "face_models": ["models", 3]}
 
@@ -118,8 +117,9 @@ def one_sentence(text: str) -> bool:
 def test_inputs_and_outputs_are_those_of_the_design(object_info):
     info = object_info["MuseTalkLipSyncVideo"]
     assert [*info["input"]["required"], *info["input"]["optional"]] == INPUTS
-    assert list(info["input"]["optional"]) == ["audio", "decode_vae", "blend_options", "silence"]
-    assert (info["output"], info["output_name"]) == (["VIDEO", "STRING"], ["video", "report"])
+    assert list(info["input"]["optional"]) == OPTIONAL
+    assert info["output"] == ["VIDEO", "STRING", "STRING"]
+    assert info["output_name"] == ["video", "report", "report_json"]
     pixel_format = info["input"]["required"]["pixel_format"]
     assert pixel_format[1]["default"] == pixel_format[1]["options"][0] == "yuv420p"
 

@@ -48,6 +48,19 @@ class Spare(ComfyServer):
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
+        # On a busy machine a killed process holds its port for a moment still.
+        stop = time.monotonic() + 60
+        while alive(self.pid):
+            assert time.monotonic() < stop, f"{self.pid} does not die"
+            time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process still runs; one that only waits to be noticed does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 @pytest.fixture(scope="module")
