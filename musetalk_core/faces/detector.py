@@ -43,7 +43,8 @@ POINTS = [0, 2, 3, 4, 5, 6, 7]  # rows of a BlazeFace answer that are places; ro
 @dataclass(frozen=True)
 class Face:
     """One face. box: (4,) float32 x1 y1 x2 y2 in pixels, the mesh's extent (hairline to chin) inside the image;
-    landmarks: (68,2) float32 iBUG points in pixels (may lie outside the image); score: the detector's, 0..1."""
+    landmarks: (68,2) float32 iBUG points in pixels (may lie outside the image), zeros where unknown; score: the
+    detector's, 0..1."""
 
     box: np.ndarray
     landmarks: np.ndarray
