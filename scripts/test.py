@@ -3,7 +3,8 @@
 
     python3 scripts/test.py [--root DIR] [--no-setup] [--lint] [PYTEST ARGUMENT ...]
 
---lint runs ruff and mypy only. All checks run even when one fails; the exit status is 0 only if all passed.
+--lint runs ruff and mypy only. The tests run in two processes, a file in one of them; `-n 0` runs them in one.
+All checks run even when one fails; the exit status is 0 only if all passed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from pathlib import Path
 from comfy_setup import REPOSITORY, REQUIREMENTS, HostError, check_host, default_root, run, say, setup, venv_python
 from system_packages import ensure
 
+# By file, so that what a file makes once for its tests is made once.
+TESTS = ("pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 LINT = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
 
 
@@ -33,7 +36,8 @@ def check(root: Path, module: tuple[str, ...]) -> bool:
     """Run one checker, `python -m module ...`, in the host's environment and in the repository's root."""
     name, started = " ".join(module), time.monotonic()
     say(f"running {name}")
-    env = dict(os.environ, MUSETALK_HOST_ROOT=str(root))
+    # One thread a process: two processes of two threads on two cores wait for one another.
+    env = {"OMP_NUM_THREADS": "1", **os.environ, "MUSETALK_HOST_ROOT": str(root)}
     code = subprocess.call([str(venv_python(root)), "-m", *module], cwd=REPOSITORY, env=env)
     say(f"{name}: {'passed' if code == 0 else f'FAILED (exit {code})'}, {time.monotonic() - started:.0f} s")
     return code == 0
@@ -53,7 +57,7 @@ def main() -> int:
     except HostError as error:
         print(f"test: error: {error}", file=sys.stderr)
         return 1
-    checks = list(LINT) if args.lint else [*LINT, ("pytest", *pytest_arguments)]
+    checks = list(LINT) if args.lint else [*LINT, (*TESTS, *pytest_arguments)]
     passed = [check(root, module) for module in checks]
     return 0 if all(passed) else 1
 

@@ -9,6 +9,7 @@ import inspect
 import json
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 comfy_folder, pack_folder, what = sys.argv[1:]
@@ -129,13 +130,16 @@ def match_frames():
 
 
 def folders():
-    """The folder "musetalk" after registration when extra_model_paths.yaml named one before."""
+    """The folder "musetalk" after registration when extra_model_paths.yaml named one before; what the import cost."""
     import folder_paths
 
     folder_paths.add_model_folder_path("musetalk", "/elsewhere/musetalk")
+    started = time.process_time()
     nodes()
+    seconds = time.process_time() - started
     paths, extensions = folder_paths.folder_names_and_paths["musetalk"]
-    return {"paths": paths, "extensions": sorted(extensions), "own": str(Path(folder_paths.models_dir, "musetalk"))}
+    own = str(Path(folder_paths.models_dir, "musetalk"))
+    return {"paths": paths, "extensions": sorted(extensions), "own": own, "seconds": seconds}
 
 
 def restore_face():

@@ -16,8 +16,10 @@ sys.path.insert(0, str(REPOSITORY / "scripts"))
 from system_packages import find_browser
 
 PACK = "musetalk-suite"
+# No name is resolved, so that a page asks nobody but its server. (Playwright's routes would do, without any cache.)
 # Chromium's own traffic would be refused on a closed network, again and again.
 FLAGS = (
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -38,7 +40,8 @@ NODES_2 = {"Comfy.VueNodes.Enabled": True}
 # What frontend 1.32.9 says without our pack, too: files a new user has not got, its registry (closed off), a fault of
 # its own at opening; and the refusal of a prompt, which it shows in a dialog as well.
 NOISE = re.compile(
-    r"user\.css|/api/userdata|api\.comfy\.org|reading 'id'\)\s+at onChange|^PromptExecutionError|/api/prompt$"
+    r"favicon\.ico|user\.css|/api/userdata|api\.comfy\.org|reading 'id'\)\s+at onChange"
+    r"|^PromptExecutionError|/api/prompt$"
 )
 READY = "() => window.app?.vueAppReady && app.extensionManager && app.graph"
 OPEN_FILE = "async ([text, name]) => app.handleFile(new File([text], name, {type: 'application/json'}))"
@@ -57,6 +60,8 @@ VIEW_RESTS = """async () => {
   }
 }"""
 ENDED = "() => window.runEnds.length || document.querySelector('[role=dialog]')"
+# All that a page leaves behind but the files of ComfyUI's page, which Chromium need not fetch and compile again.
+LEFT_BEHIND = "cookies,local_storage,indexeddb,service_workers,cache_storage,file_systems"
 NODE = "const node = type => app.graph.nodes.find(node => node.type === type);"
 CONNECT = f"""([from, output, to, input]) => {{
   {NODE}
@@ -88,14 +93,16 @@ def chromium() -> Iterator[Browser]:
 
 
 class ComfyPage:
-    """A page of its own (no cookies, no storage) on a server; `errors`: what its console says against our pack."""
+    """A page without cookies and storage on a server; `errors`: what its console says against our pack."""
 
     def __init__(self, browser: Browser, server: ComfyServer, settings: dict[str, Any], size: tuple[int, int]) -> None:
         server.ask("/api/settings", {**SETTINGS, **settings})
-        self._context = browser.new_context(viewport={"width": size[0], "height": size[1]})
-        self._context.route("**/*", lambda route: route.continue_() if _is_of(server, route) else route.abort())
-        self._context.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
-        self.page: Page = self._context.new_page()
+        context = browser.contexts[0] if browser.contexts else browser.new_context()
+        self.page: Page = context.new_page()
+        self.page.set_viewport_size({"width": size[0], "height": size[1]})
+        forget = {"origin": server.url, "storageTypes": LEFT_BEHIND}
+        context.new_cdp_session(self.page).send("Storage.clearDataForOrigin", forget)
+        self.page.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
         self.page.set_default_timeout(SECONDS * 1000)
         self.errors: list[str] = []
         self.page.on("console", self._note)
@@ -105,7 +112,7 @@ class ComfyPage:
         self.page.evaluate(LISTEN)
 
     def close(self) -> None:
-        self._context.close()
+        self.page.close()
 
     def change(self, settings: dict[str, Any]) -> None:
         """Change settings as the settings dialog does."""
@@ -204,7 +211,3 @@ class ComfyPage:
         text = f"{message.text}\n{message.location.get('url', '')}"
         if message.type == "error" and not NOISE.search(text):
             self.errors.append(text)
-
-
-def _is_of(server: ComfyServer, route: Any) -> bool:
-    return route.request.url.startswith((server.url, "data:", "blob:"))

@@ -119,11 +119,19 @@ def test_match_frames_takes_what_graphs_bring():
     }
 
 
-def test_model_folder_keeps_those_of_the_user():
-    facts = probe("folders")
-    assert facts["paths"] == ["/elsewhere/musetalk", facts["own"]]
-    assert ".safetensors" in facts["extensions"] and ".pth" in facts["extensions"]
-    assert ".json" not in facts["extensions"] and "" not in facts["extensions"]
+@pytest.fixture(scope="module")
+def folders() -> dict[str, Any]:
+    return probe("folders")
+
+
+def test_import_takes_less_than_a_second_of_work(folders):
+    assert folders["seconds"] < 1
+
+
+def test_model_folder_keeps_those_of_the_user(folders):
+    assert folders["paths"] == ["/elsewhere/musetalk", folders["own"]]
+    assert ".safetensors" in folders["extensions"] and ".pth" in folders["extensions"]
+    assert ".json" not in folders["extensions"] and "" not in folders["extensions"]
 
 
 def test_face_tracks_get_new_names_and_stay_inside_comfyuis_folders():

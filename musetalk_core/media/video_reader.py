@@ -13,6 +13,7 @@ import av
 import numpy as np
 import torch
 from av.packet import Packet
+from av.video.reformatter import VideoReformatter
 
 from ..errors import MuseTalkError
 from .container import LIBRARY_ERROR, film_tags, open_input
@@ -52,6 +53,7 @@ class VideoReader:
         self._index = index_video(path)
         self._held_bytes = held_bytes
         self._decoder = _Decoder(self.path)
+        self._converter = VideoReformatter()
         self.tags = self._decoder.tags
         self.decoded = 0
         self._held: deque[tuple[int, av.VideoFrame]] = deque()
@@ -158,7 +160,7 @@ class VideoReader:
 
     def _render(self, frame: av.VideoFrame) -> np.ndarray:
         """(H,W,3) uint8, upright, of the first picture's size."""
-        return _upright(_rgb(frame, *self._canvas), self._matrix)
+        return _upright(_rgb(frame, *self._canvas, self._converter), self._matrix)
 
 
 class _Decoder:
@@ -234,22 +236,23 @@ class _Decoder:
         return True
 
 
-def _rgb(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
+def _rgb(frame: av.VideoFrame, width: int, height: int, converter: VideoReformatter) -> np.ndarray:
     """(height,width,3) uint8. The RGB side's matrix has no effect, but PyAV before 17 applies the picture's own
     matrix and range only where both sides are given and differ.
     """
     if frame.format.is_rgb:
-        return frame.to_ndarray(format="rgb24", width=width, height=height)
+        return converter.reformat(frame, width, height, "rgb24").to_ndarray()
     tag = int(frame.colorspace) if frame.colorspace in FOLLOWED_TAGS else BT601
-    return frame.to_ndarray(
-        format="rgb24",
-        width=width,
-        height=height,
+    return converter.reformat(
+        frame,
+        width,
+        height,
+        "rgb24",
         src_colorspace=tag,
         dst_colorspace=BT709 if tag == BT601 else BT601,
         src_color_range=int(frame.color_range) or LIMITED_RANGE,
         dst_color_range=FULL_RANGE,
-    )
+    ).to_ndarray()
 
 
 def _bytes(frame: av.VideoFrame) -> int:

@@ -14,7 +14,7 @@ import torch
 from av.audio.layout import AudioLayout
 from av.container import OutputContainer
 from av.packet import Packet
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from ..errors import MuseTalkError
@@ -77,6 +77,7 @@ class VideoWriter:
         if pixel_format not in PIXEL_FORMATS:
             raise MuseTalkError(f"The pixel format {pixel_format!r} is unknown; choose {', '.join(PIXEL_FORMATS)}.")
         self._refuse_existing()
+        self._converter = VideoReformatter()
         self._part = _reserve(self.path)
         try:
             self._container = self._open(metadata or {})
@@ -94,7 +95,9 @@ class VideoWriter:
             )
         picture = av.VideoFrame.from_ndarray(_even(_bytes(frame)), format="rgb24")
         matrix = Colorspace.ITU709 if self.size[0] >= HD_HEIGHT else Colorspace.ITU601
-        picture = picture.reformat(format=self._pixel_format, dst_colorspace=matrix, dst_color_range=ColorRange.MPEG)
+        picture = self._converter.reformat(
+            picture, format=self._pixel_format, dst_colorspace=matrix, dst_color_range=ColorRange.MPEG
+        )
         picture.pts, picture.time_base = self.frames, 1 / self.fps
         self.frames += 1
         try:
