@@ -1,18 +1,22 @@
-"""Run by the host's Python beside a real ComfyUI: prints facts about the pack's classes as one JSON line.
+"""Run by the host's Python beside a real ComfyUI: tells facts about the pack's classes.
 
-python pack_probe.py COMFYUI_FOLDER PACK_FOLDER WHAT
+python pack_probe.py COMFYUI_FOLDER PACK_FOLDER
+
+Reads names of FACTS, one a line, and answers each with a line: JSON, empty where it failed. ComfyUI is imported once;
+each fact is found in a fork, which no other one has touched.
 """
 
 import asyncio
 import importlib.util
 import inspect
 import json
+import os
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-comfy_folder, pack_folder, what = sys.argv[1:]
+comfy_folder, pack_folder = sys.argv[1:]
 sys.argv = ["main.py", "--cpu"]
 sys.path[0] = comfy_folder
 sys.path.append(str(Path(__file__).parent))
@@ -301,4 +305,21 @@ FACTS = {
     item.__name__: item
     for item in (schemas, demo_vae, sd_vae, match_frames, folders, restore_face, options, face_tracks)
 }
-sys.stdout.write(json.dumps(FACTS[what]()) + "\n")
+
+
+def answer(what, answers):
+    """Find one fact in a fork and write its line."""
+    child = os.fork()
+    if child == 0:
+        answers.write(json.dumps(FACTS[what]()) + "\n")
+        answers.flush()
+        os._exit(0)
+    if os.waitpid(child, 0)[1] != 0:
+        answers.write("\n")
+        answers.flush()
+
+
+with os.fdopen(os.dup(1), "w") as lines:
+    os.dup2(2, 1)  # what libraries print is no answer
+    for name in sys.stdin:
+        answer(name.strip(), lines)

@@ -4,9 +4,11 @@ import ast
 import json
 import os
 import subprocess
+import tempfile
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from comfy_client import HOST_ROOT, REPOSITORY, set_up_host
@@ -36,14 +38,26 @@ NODE_IDS = [
 ]
 
 
-def probe(what: str) -> Any:
+@cache
+def prober() -> tuple[subprocess.Popen[str], IO[str]]:
+    """The process that runs pack_probe.py, one for all tests, and the file of its messages."""
     set_up_host()
     comfyui = json.loads((HOST_ROOT / "host.json").read_text())["path"]
-    call = [str(HOST_ROOT / "venv" / "bin" / "python"), "tests/pack_probe.py", comfyui, str(REPOSITORY), what]
+    call = [str(HOST_ROOT / "venv" / "bin" / "python"), "tests/pack_probe.py", comfyui, str(REPOSITORY)]
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    done = subprocess.run(call, capture_output=True, text=True, cwd=REPOSITORY, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    messages = tempfile.TemporaryFile("a+")  # noqa: SIM115 (open as long as the process)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": messages}
+    return subprocess.Popen(call, text=True, bufsize=1, cwd=REPOSITORY, env=environment, **pipes), messages
+
+
+def probe(what: str) -> Any:
+    """A fact of pack_probe.py by its name."""
+    process, messages = prober()
+    process.stdin.write(f"{what}\n")
+    line = process.stdout.readline().strip()
+    messages.seek(0)
+    assert line, messages.read()
+    return json.loads(line)
 
 
 @pytest.fixture(scope="module")
