@@ -251,4 +251,6 @@ def _bytes(frame: torch.Tensor) -> np.ndarray:
 def _even(picture: np.ndarray) -> np.ndarray:
     """The picture with even sides: the last row or column repeated where needed."""
     height, width = picture.shape[:2]
+    if height % 2 == width % 2 == 0:
+        return np.ascontiguousarray(picture)
     return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
