@@ -133,7 +133,7 @@ class MuseTalkFaceDetectAndCrop(io.ComfyNode):
             raise MuseTalkError(report.nothing_found())
         crops = torch.zeros((len(frames), 256, 256, 3))
         for i in np.flatnonzero(track.present):
-            crops[i] = crop_face(frames[i], track.boxes[i]).float() / 255
+            crops[i] = crop_face(frames[i], track.boxes[i], float(track.angles[i])).float() / 255
         text = _text(report, track, settings.bbox_shift)
         return io.NodeOutput(crops.to(mm.intermediate_device()), track, text, report.json())
 
