@@ -65,6 +65,13 @@ class MuseTalkFaceOptions(io.ComfyNode):
                     tooltip="Places the crop between pixels instead of at whole ones. Use it together with smoothing: "
                     "alone it calms slow movement and not a still head. Off is MuseTalk's own way.",
                 ),
+                io.Boolean.Input(
+                    "upright",
+                    default=False,
+                    tooltip="Turns the crop with a head that leans to a side, so that the eyes are level in it, as in "
+                    "the pictures MuseTalk was trained on. For heads that lean by 10 degrees or more, or rock; it "
+                    "softens the face a little. Nothing is rounded to whole pixels then. Off is MuseTalk's own way.",
+                ),
                 io.Image.Input(
                     "reference",
                     optional=True,
@@ -75,13 +82,6 @@ class MuseTalkFaceOptions(io.ComfyNode):
                     "face_models",
                     optional=True,
                     tooltip="The face networks of Load MuseTalk Models, to find the face in reference.",
-                ),
-                io.Boolean.Input(
-                    "upright",
-                    default=False,
-                    tooltip="Turns the crop with a head that leans to a side, so that the eyes are level in it, as in "
-                    "the pictures MuseTalk was trained on. For heads that lean by 10 degrees or more, or rock; it "
-                    "softens the face a little. Nothing is rounded to whole pixels then. Off is MuseTalk's own way.",
                 ),
             ],
             outputs=[FaceOptionsSocket.Output(display_name="face_options", tooltip="The settings, for face_options.")],
