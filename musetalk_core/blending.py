@@ -196,6 +196,8 @@ def _matched(
     if angle:
         original = _upright_region(frame, (x1, y1, x2, y2), box, angle, cv2.BORDER_REPLICATE)
         return match_colours(face, original, mask, amount)
+    if min(x2, frame.shape[1]) <= max(x1, 0) or min(y2, frame.shape[0]) <= max(y1, 0):
+        return face
     rows, columns = slice(max(-y1, 0), frame.shape[0] - y1), slice(max(-x1, 0), frame.shape[1] - x1)
     original = _to_uint8(frame[max(y1, 0) : y2, max(x1, 0) : x2].detach()).cpu().numpy()
     matched = face.copy()

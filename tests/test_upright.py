@@ -111,7 +111,7 @@ def test_the_box_of_a_turned_face_is_the_box_of_the_face_turned_about_its_centre
         centre = turn(np.array([[100.0, 130.0]]), degrees, (200, 150))[0]
         np.testing.assert_allclose(other, [*(centre - [60, 80]), *(centre + [60, 80])], atol=1e-3)
         corners = cv2.boxPoints((tuple(centre), (120, 160), degrees))  # OpenCV: degrees clockwise on screen
-        mine = corners_in_frame(other, angle)
+        mine = corners_in_frame(other, other, angle)
         assert np.abs(mine[:, None] - corners).max(-1).min(1).max() < 1e-2
         seen = upright_points(turn(points, degrees, (200, 150)), other, angle)
         np.testing.assert_allclose(seen - other[:2], points - box[:2], atol=1e-3)
@@ -164,7 +164,7 @@ def test_the_same_face_put_back_changes_next_to_nothing_and_nothing_outside_the_
     assert torch.equal(frame, before) and result.dtype == frame.dtype
     difference = np.abs(result.numpy().astype(float) - frame.numpy()) * (255 if as_float else 1)
     inside = np.zeros(picture.shape[:2], np.uint8)
-    cv2.fillConvexPoly(inside, corners_in_frame(box, angle).round().astype(np.int32), 1)
+    cv2.fillConvexPoly(inside, corners_in_frame(box, box, angle).round().astype(np.int32), 1)
     assert (difference[cv2.dilate(inside, np.ones((5, 5), np.uint8)) == 0] == 0).all()
     assert difference[inside == 1].mean() < 3 and (difference.max(-1)[inside == 1] > 0).mean() > 0.3
 
@@ -253,7 +253,9 @@ def test_a_leaning_face_at_the_border_is_made_up_outside_and_pasted_inside(engin
 def test_a_box_outside_the_frame_changes_nothing():
     frame, box = torch.zeros(50, 50, 3, dtype=torch.uint8), np.float32([200.5, 200.5, 240.5, 240.5])
     mask = np.full((40, 40), 255, np.uint8)
-    assert torch.equal(composite(frame, torch.ones(256, 256, 3), box, mask, 1.0, 0.4), frame)
+    for angle in (0.0, 0.4):
+        for place in (box, box - 400):
+            assert torch.equal(composite(frame, torch.ones(256, 256, 3), place, mask, 1.0, angle), frame)
 
 
 def test_track_files_keep_the_angles_and_old_ones_have_none(tmp_path, detector):
@@ -359,7 +361,7 @@ def test_the_drawn_box_leans_with_the_head(detector):
     track = locate(detector, picture)
     drawn = (draw_track(torch.from_numpy(picture), track, 0).numpy() * 255).round().astype(int)
     yellow = (np.abs(drawn - (255, 208, 64)).sum(-1) < 30).astype(np.uint8)
-    corners = corners_in_frame(track.boxes[0], float(track.angles[0]))
+    corners = corners_in_frame(track.boxes[0], track.boxes[0], float(track.angles[0]))
     near = cv2.dilate(yellow, np.ones((5, 5), np.uint8))
     assert near[corners[:, 1].astype(int), corners[:, 0].astype(int)].all()
     middles = (corners + np.roll(corners, 1, 0)) / 2

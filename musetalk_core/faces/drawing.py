@@ -55,7 +55,7 @@ def draw_box(canvas: np.ndarray, box: np.ndarray, angle: float, colour: tuple[in
 
     if not angle:
         return _rectangle(canvas, box, colour, line)
-    corners = np.round((corners_in_frame(box, angle) - 0.5) * 16).astype(np.int32)
+    corners = np.round((corners_in_frame(box, box, angle) - 0.5) * 16).astype(np.int32)
     cv2.polylines(canvas, [corners], True, colour, line, cv2.LINE_AA, shift=4)
 
 

@@ -44,16 +44,15 @@ def upright_points(points: np.ndarray, box: np.ndarray, angle: float) -> np.ndar
     return turned(points, centre_of(box), -angle).astype(points.dtype) if angle else points
 
 
-def corners_in_frame(box: np.ndarray, angle: float) -> np.ndarray:
-    """The corners (4,2) of a box (4,) in the frame, clockwise from the upper left one of the view."""
-    x1, y1, x2, y2 = (float(edge) for edge in box)
+def corners_in_frame(region: np.ndarray | Rectangle, box: np.ndarray, angle: float) -> np.ndarray:
+    """The corners (4,2) in the frame of a region (4,) of a box's upright view, clockwise from its upper left one."""
+    x1, y1, x2, y2 = (float(edge) for edge in region)
     return turned(np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]]), centre_of(box), angle)
 
 
 def rectangle_in_frame(region: np.ndarray | Rectangle, box: np.ndarray, angle: float) -> Rectangle:
     """The whole-pixel rectangle of the frame that holds a region (4,) of the upright view of a box (4,)."""
-    x1, y1, x2, y2 = (float(edge) for edge in region)
-    corners = turned(np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]]), centre_of(box), angle)
+    corners = corners_in_frame(region, box, angle)
     (left, top), (right, bottom) = np.floor(corners.min(0)), np.ceil(corners.max(0))
     return int(left), int(top), int(right), int(bottom)
 
