@@ -360,12 +360,14 @@ def test_the_drawn_box_leans_with_the_head(detector):
     picture, _ = leaning(30)
     track = locate(detector, picture)
     drawn = (draw_track(torch.from_numpy(picture), track, 0).numpy() * 255).round().astype(int)
-    yellow = (np.abs(drawn - (255, 208, 64)).sum(-1) < 30).astype(np.uint8)
+    line = (np.abs(drawn - picture).sum(-1) > 60).astype(np.uint8)
     corners = corners_in_frame(track.boxes[0], track.boxes[0], float(track.angles[0]))
-    near = cv2.dilate(yellow, np.ones((5, 5), np.uint8))
+    near = cv2.dilate(line, np.ones((5, 5), np.uint8))
     assert near[corners[:, 1].astype(int), corners[:, 0].astype(int)].all()
     middles = (corners + np.roll(corners, 1, 0)) / 2
     assert near[middles[:, 1].astype(int), middles[:, 0].astype(int)].all()
+    left, top = track.boxes[0, :2].astype(int)
+    assert not near[top, left]
 
 
 def test_the_discrete_nodes_give_what_lip_sync_gives():

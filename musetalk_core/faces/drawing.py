@@ -40,7 +40,7 @@ def draw_track(frame: torch.Tensor, track: FaceTrack, row: int, others: Sequence
             for x, y in np.round(track.landmarks[row]).astype(int).tolist():
                 cv2.circle(canvas, (x, y), line, GREEN, -1, cv2.LINE_AA)
         share = visible_share(box, track.image_size)
-        text = f"{row}: {track.identity}" + ("" if share == 1 else f", {share:.0%} in the image")
+        text = f"{row}: {track.identity}" + ("" if share >= 0.995 else f", {share:.0%} in the image")
     else:
         text = f"{row}: {track.reasons[row]}"
     colour = GREEN if present else RED
