@@ -11,6 +11,7 @@ from .errors import MuseTalkError
 from .face_parsing import FaceParser, front_mask, label_mask
 from .faces.geometry import crop_square
 from .faces.track import FaceTrack
+from .faces.upright import REACH, laid_back, rectangle_in_frame, view_to_frame
 from .mask_shapes import Square, shape_mask
 from .settings import MaskSettings
 
@@ -25,7 +26,7 @@ class Masker:
         self.settings = settings
 
     def masks(self, frames: Sequence[Tensor], track: FaceTrack, own: Tensor | None = None) -> list[np.ndarray | None]:
-        """One (box height, box width) uint8 mask per frame; None where the track has no face.
+        """One (box height, box width) uint8 mask per frame, as upright as its box; None where the track has no face.
 
         frames: (H,W,3) uint8 0..255 or floating 0..1 (a batch (B,H,W,3) works too), on any device; only the
         parsed square is converted, NaN counts as 0. own: a user's mask (1 or B,H,W) floating 0..1, NaN counts as 0,
@@ -40,20 +41,24 @@ class Masker:
         rows = [int(row) for row in np.flatnonzero(track.present)]
         squares = [crop_square(track.boxes[row], self.settings.expand) for row in rows]
         masks: list[np.ndarray | None] = [None] * len(frames)
-        for row, square, labels in zip(rows, squares, self._labels(frames, rows, squares), strict=True):
+        for row, square, labels in zip(rows, squares, self._labels(frames, track, rows, squares), strict=True):
             mask = self._mask(track, row, square, labels)
             if own is not None:
-                mask = _weighed(mask, _own_weights(own[row if len(own) > 1 else 0], track.boxes[row]))
+                angle = float(track.angles[row])
+                mask = _weighed(mask, _own_weights(own[row if len(own) > 1 else 0], track.boxes[row], angle))
             masks[row] = feathered(mask, self.settings.feather)
         return masks
 
     def _labels(
-        self, frames: Sequence[Tensor], rows: list[int], squares: list[Square]
+        self, frames: Sequence[Tensor], track: FaceTrack, rows: list[int], squares: list[Square]
     ) -> Iterable[np.ndarray] | Iterable[None]:
         """The classes of each square, or None where nothing asks for them."""
         if self.parser is None or (self.settings.mask_shape != "parsing" and not self.settings.occlusion):
             return [None] * len(rows)
-        regions = (_square_region(frames[row], square) for row, square in zip(rows, squares, strict=True))
+        regions = (
+            _square_region(frames[row], square, track.boxes[row], float(track.angles[row]))
+            for row, square in zip(rows, squares, strict=True)
+        )
         return self.parser.labels(regions)
 
     def _mask(self, track: FaceTrack, row: int, square: Square, labels: np.ndarray | None) -> np.ndarray:
@@ -61,7 +66,7 @@ class Masker:
         if labels is not None and shape == "parsing":
             picture = label_mask(labels, self.settings)
         else:
-            picture = shape_mask(shape, box, None if track.landmarks is None else track.landmarks[row], square)
+            picture = shape_mask(shape, box, track.upright_landmarks(row), square)
         mask = blend_mask(picture, box, square, self.settings)
         if labels is None or not self.settings.occlusion or not picture.size:
             return mask
@@ -135,39 +140,64 @@ def faded(mask: np.ndarray, weight: float) -> np.ndarray:
     return mask if weight == 1 else np.round(mask * np.float32(weight)).astype(np.uint8)
 
 
-def composite(frame: Tensor, face: Tensor, box: np.ndarray, mask: np.ndarray, colour_match: float = 0.0) -> Tensor:
+def composite(
+    frame: Tensor, face: Tensor, box: np.ndarray, mask: np.ndarray, colour_match: float = 0.0, angle: float = 0.0
+) -> Tensor:
     """A copy of the frame with the face blended into the box; same dtype and device.
 
     frame: (H,W,3) uint8 0..255 or floating 0..1. face: (256,256,3) uint8 or floating 0..1, any device; it is
     rounded to 8 bits and resized to the box by OpenCV's bilinear filter. mask: (box height, box width) uint8.
     colour_match: share of the difference in colour to the frame that is taken from the face first (match_colours).
-    Pixels where the mask is 0 and all outside the box keep their bits. Where it is not, NaN counts as 0. A box that
-    leaves the frame is cut. Raises MuseTalkError when the mask is not of the box's size.
+    angle: of the box in radians (faces/upright.py); face and mask are upright and are turned with it. Pixels where the
+    mask is 0 and all outside the box keep their bits. Where it is not, NaN counts as 0. A box that leaves the frame is
+    cut. Raises MuseTalkError when the mask is not of the box's size.
     """
     x1, y1, x2, y2 = _corners(box)
     if mask.shape != (y2 - y1, x2 - x1):
         raise MuseTalkError(f"The mask is {mask.shape} for a box of {(y2 - y1, x2 - x1)}; make it for this box.")
+    if not mask.any():
+        return frame.clone()
+    pixels = _resize_face(face, mask.shape)
+    if colour_match:
+        pixels = _matched(pixels, frame, box, mask, colour_match, angle)
+    if angle:
+        pixels, (x1, y1, _, _) = laid_back(pixels, box, angle)
+        mask, _ = laid_back(mask, box, angle)
+    return _pasted(frame, pixels, mask, x1, y1)
+
+
+def _pasted(frame: Tensor, pixels: np.ndarray, mask: np.ndarray, x: int, y: int) -> Tensor:
+    """A copy of the frame with pixels (h,w,3) uint8 blended in by a mask (h,w) uint8, their first pixel at x, y."""
     result = frame.clone()
     left, top, right, bottom = _extent(mask)
-    left, top = max(left, -x1), max(top, -y1)
-    right, bottom = min(right, frame.shape[1] - x1), min(bottom, frame.shape[0] - y1)
+    left, top = max(left, -x), max(top, -y)
+    right, bottom = min(right, frame.shape[1] - x), min(bottom, frame.shape[0] - y)
     if right <= left or bottom <= top:
         return result
     inside = (slice(top, bottom), slice(left, right))
-    pixels = _resize_face(face, mask.shape)
-    if colour_match:
-        pixels = _matched(pixels, frame, box, mask, colour_match)
     pasted = torch.from_numpy(pixels[inside]).to(frame.device)
     weight = torch.from_numpy(mask[inside]).to(frame.device)[..., None]
-    region = result[y1 + top : y1 + bottom, x1 + left : x1 + right]
+    region = result[y + top : y + bottom, x + left : x + right]
     blend = _blend_float if frame.is_floating_point() else _blend_uint8
     region.copy_(blend(region, pasted, weight))
     return result
 
 
-def _matched(face: np.ndarray, frame: Tensor, box: np.ndarray, mask: np.ndarray, amount: float) -> np.ndarray:
-    """The face with the colours of the frame in the part of the box that lies inside the frame."""
+def _matched(
+    face: np.ndarray, frame: Tensor, box: np.ndarray, mask: np.ndarray, amount: float, angle: float
+) -> np.ndarray:
+    """The face with the colours of the frame in the part of the box that lies inside the frame.
+
+    A turned box is compared as a whole: what lies outside the frame repeats its border, as in the crop.
+    """
+    import cv2
+
     x1, y1, x2, y2 = _corners(box)
+    if angle:
+        original = _upright_region(frame, (x1, y1, x2, y2), box, angle, cv2.BORDER_REPLICATE)
+        return match_colours(face, original, mask, amount)
+    if min(x2, frame.shape[1]) <= max(x1, 0) or min(y2, frame.shape[0]) <= max(y1, 0):
+        return face
     rows, columns = slice(max(-y1, 0), frame.shape[0] - y1), slice(max(-x1, 0), frame.shape[1] - x1)
     original = _to_uint8(frame[max(y1, 0) : y2, max(x1, 0) : x2].detach()).cpu().numpy()
     matched = face.copy()
@@ -226,9 +256,13 @@ def _resize_mask(mask: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(mask).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def _square_region(frame: Tensor, square: Square) -> np.ndarray:
-    """The frame inside the square, (side,side,3) uint8, black where the square leaves the frame."""
+def _square_region(frame: Tensor, square: Square, box: np.ndarray, angle: float) -> np.ndarray:
+    """The frame inside the square around a box, (side,side,3) uint8, black where the square leaves the frame."""
+    import cv2
+
     x1, y1, x2, y2 = square
+    if angle and x2 > x1:
+        return _upright_region(frame, square, box, angle, cv2.BORDER_CONSTANT)
     height, width = frame.shape[:2]
     region = np.zeros((max(y2 - y1, 1), max(x2 - x1, 1), 3), np.uint8)
     left, top, right, bottom = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
@@ -238,14 +272,37 @@ def _square_region(frame: Tensor, square: Square) -> np.ndarray:
     return region
 
 
+def _upright_region(picture: Tensor, region: Square, box: np.ndarray, angle: float, border: int) -> np.ndarray:
+    """The pixels of a picture (H,W,3) or (H,W) in a region of the upright view of a box, uint8, bicubic.
+
+    border: OpenCV's way to go on beyond the picture. Only the part that the region needs is converted.
+    """
+    import cv2
+
+    width, height = region[2] - region[0], region[3] - region[1]
+    x1, y1, x2, y2 = rectangle_in_frame(region, box, angle)
+    left, top = max(x1 - REACH, 0), max(y1 - REACH, 0)
+    part = picture[top : max(y2 + REACH, 0), left : max(x2 + REACH, 0)]
+    if not part.numel():
+        return np.zeros((height, width, *picture.shape[2:]), np.uint8)
+    pixels = np.ascontiguousarray(_to_uint8(part.detach()).cpu().numpy())
+    matrix = view_to_frame(box, angle, np.array(region[:2]), np.array([left, top]))
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(pixels, matrix, (width, height), flags=flags, borderMode=border)
+
+
 def _weighed(mask: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The mask (h,w) uint8 times weights (h,w) uint8 / 255, rounded."""
     return ((mask.astype(np.uint16) * weights + 127) // 255).astype(np.uint8)
 
 
-def _own_weights(own: Tensor, box: np.ndarray) -> np.ndarray:
+def _own_weights(own: Tensor, box: np.ndarray, angle: float) -> np.ndarray:
     """A user's mask (H,W) in the box, (box height, box width) uint8; 0 where the box leaves the frame."""
+    import cv2
+
     x1, y1, x2, y2 = _corners(box)
+    if angle:
+        return _upright_region(own, (x1, y1, x2, y2), box, angle, cv2.BORDER_CONSTANT)
     weights = np.zeros((y2 - y1, x2 - x1), np.uint8)
     part = _to_uint8(own[max(y1, 0) : y2, max(x1, 0) : x2].detach().float()).cpu().numpy()
     top, left = max(-y1, 0), max(-x1, 0)

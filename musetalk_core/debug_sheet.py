@@ -81,7 +81,7 @@ def _tiles(
     results: torch.Tensor | None,
 ) -> list[np.ndarray]:
     box = track.boxes[row]
-    crop = crop_face(frames[row], box).numpy()
+    crop = crop_face(frames[row], box, float(track.angles[row])).numpy()
     tiles = [crop]
     if masks is not None:
         weights = scaled(pixels_of(masks[row]), *crop.shape[:2])[..., None] / 255 * 0.6

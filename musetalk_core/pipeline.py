@@ -49,7 +49,7 @@ class PreparedFrame:
     """Everything about a source frame that does not depend on the audio.
 
     box: (4,) float32 x1 y1 x2 y2 or None without a face; masked, reference: (4,h,w) float32 latents on the CPU;
-    mask: (box height, box width) uint8; reason: why there is no face, "" with one.
+    mask: (box height, box width) uint8; reason: why there is no face, "" with one; angle: of the box, in radians.
     """
 
     box: np.ndarray | None = None
@@ -57,6 +57,7 @@ class PreparedFrame:
     reference: torch.Tensor | None = None
     mask: np.ndarray | None = None
     reason: str = ""
+    angle: float = 0.0
 
     @property
     def nbytes(self) -> int:
@@ -161,7 +162,8 @@ def prepare_frames(
     prepared = [PreparedFrame(reason=str(reason)) for reason in faces.reasons]
     if not len(present):
         return prepared
-    crops = torch.stack([crop_face(frames[k], faces.boxes[k]) for k in present])
+    angles = [float(angle) for angle in faces.angles]
+    crops = torch.stack([crop_face(frames[k], faces.boxes[k], angles[k]) for k in present])
     own = own_mask if own_mask is None or len(own_mask) == 1 else own_mask[present]
     masks = models.masker.masks([frames[k] for k in present], faces.select(present), own)
 
@@ -173,7 +175,11 @@ def prepare_frames(
         for row in range(start, stop):
             k = present[row]
             prepared[k] = PreparedFrame(
-                faces.boxes[k], masked[row - start].clone(), reference[row - start].clone(), masks[row]
+                faces.boxes[k],
+                masked[row - start].clone(),
+                reference[row - start].clone(),
+                masks[row],
+                angle=angles[k],
             )
     return prepared
 
@@ -222,4 +228,5 @@ def _finish(
         report.kept()
         return picture
     report.made()
-    return composite(picture, fit_face(face, frame.box), frame.box, faded(frame.mask, weight), colour_match)
+    mask = faded(frame.mask, weight)
+    return composite(picture, fit_face(face, frame.box), frame.box, mask, colour_match, frame.angle)

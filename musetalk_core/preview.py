@@ -12,8 +12,9 @@ from .audio_features import TokenSource
 from .blending import composite, faded
 from .errors import MuseTalkError
 from .faces.detector import Face
-from .faces.geometry import bbox_shift_range, crop_box, crop_face, fit_face
+from .faces.geometry import bbox_shift_range, crop_face, fit_face, placed_box
 from .faces.track import FaceTrack
+from .faces.upright import roll, upright_points
 from .latents import decode_faces
 from .media.source import FrameSource
 from .pipeline import Models, prepare_frames
@@ -32,7 +33,8 @@ class Moment:
 
     frame: its number (0-based) at `fps`; index: the source frame it shows, of `source_frames`; picture: that frame
     (H,W,3) in the source's dtype; face: the speaker's, None without one; tokens: (1,n,D) what the frame hears; shown:
-    how much of the generated face shows there, 0..1.
+    how much of the generated face shows there, 0..1; angle: how far the head leans in radians, 0 when its crop is not
+    turned with it.
     """
 
     frame: int
@@ -43,6 +45,7 @@ class Moment:
     face: Face | None
     tokens: torch.Tensor
     shown: float = 1.0
+    angle: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -57,7 +60,9 @@ class Moment:
     @property
     def shift_range(self) -> tuple[int, int]:
         """The bbox_shift that suits the face, lowest and highest in pixels; (0, 0) without a face."""
-        return (0, 0) if self.face is None else bbox_shift_range(self.face.landmarks[None])
+        if self.face is None:
+            return 0, 0
+        return bbox_shift_range(upright_points(self.face.landmarks, self.face.box, self.angle)[None])
 
     @property
     def title(self) -> str:
@@ -72,6 +77,7 @@ class Take:
     picture: (H,W,3) the finished frame, the source's own where nothing was generated; problem: one sentence about
     what is wrong with this shift or this frame, "" when nothing is. None without a crop box: box (4,) x1 y1 x2 y2;
     mask (box height, box width) uint8; crop (256,256,3) uint8; made (256,256,3) float32 0..1, the generated face.
+    angle: of the box, in radians.
     """
 
     shift: int
@@ -81,6 +87,7 @@ class Take:
     mask: np.ndarray | None = None
     crop: torch.Tensor | None = None
     made: torch.Tensor | None = None
+    angle: float = 0.0
 
 
 def output_frame(seconds: float, fps: Fraction, frames: int) -> int:
@@ -130,7 +137,9 @@ def find_moment(
     picture = next(iter(source.read([index])))
     face = models.locator.find(picture)
     shown = float(tokens.shown(frame, frame + 1)[0]) if isinstance(tokens, GatedTokens) else 1.0
-    return Moment(frame, tokens.fps, index, len(source), picture, face, tokens.tokens(frame, frame + 1), shown)
+    angle = roll(face.landmarks) if face is not None and settings.faces.upright else 0.0
+    heard = tokens.tokens(frame, frame + 1)
+    return Moment(frame, tokens.fps, index, len(source), picture, face, heard, shown, angle)
 
 
 def make_take(moment: Moment, shift: int, models: Models, settings: LipSyncSettings) -> Take:
@@ -144,30 +153,37 @@ def make_take(moment: Moment, shift: int, models: Models, settings: LipSyncSetti
     if moment.shown == 0:
         problem = f"Nobody speaks at {moment.seconds:.2f} s, so the frame stays as it is; choose another moment."
         return Take(shift, moment.picture, problem)
-    landmarks = moment.face.landmarks
-    whole = not settings.faces.subpixel
-    box = crop_box(landmarks, moment.face.box, moment.size, shift, settings.extra_margin, whole)
+    box, angle = _placed(moment, moment.face.box, shift, settings)
     if box is None:
         return Take(shift, moment.picture, f"bbox_shift {shift} leaves no crop box; {_within_range(moment)}.")
-    track = FaceTrack(box[None], landmarks[None], np.array([True]), moment.size)
+    landmarks, angles = moment.face.landmarks[None], np.array([angle], np.float32)
+    track = FaceTrack(box[None], landmarks, np.array([True]), moment.size, angles=angles)
     prepared = prepare_frames(moment.picture[None], track, models, 1)[0]
     assert prepared.masked is not None and prepared.reference is not None and prepared.mask is not None
     latents = models.generator.generate(prepared.masked[None], prepared.reference[None], moment.tokens)
     made = decode_faces(models.decode_codec, latents)[0].cpu()
-    crop = crop_face(moment.picture, box)
+    angle = prepared.angle
+    crop = crop_face(moment.picture, box, angle)
     if not torch.isfinite(made).all():
         problem = "The networks gave unusable pixels, so the frame stays as it is; load the models with precision fp32."
-        return Take(shift, moment.picture, problem, box, prepared.mask, crop, made.nan_to_num(0.0))
+        return Take(shift, moment.picture, problem, box, prepared.mask, crop, made.nan_to_num(0.0), angle)
     mask = faded(prepared.mask, moment.shown)
-    picture = composite(moment.picture, fit_face(made, box), box, mask, settings.mask.colour_match)
-    return Take(shift, picture, _fallback(moment, shift, settings), box, prepared.mask, crop, made)
+    picture = composite(moment.picture, fit_face(made, box), box, mask, settings.mask.colour_match, angle)
+    return Take(shift, picture, _fallback(moment, shift, settings), box, prepared.mask, crop, made, angle)
+
+
+def _placed(
+    moment: Moment, face_box: np.ndarray, shift: int, settings: LipSyncSettings
+) -> tuple[np.ndarray | None, float]:
+    """The crop box and its angle; face_box (4,) is used when the landmarks give none."""
+    assert moment.face is not None
+    subpixel, upright, margin = settings.faces.subpixel, settings.faces.upright, settings.extra_margin
+    return placed_box(moment.face.landmarks, face_box, moment.size, shift, margin, subpixel, upright)
 
 
 def _fallback(moment: Moment, shift: int, settings: LipSyncSettings) -> str:
     """A sentence when the landmarks give no box with this shift and the detector's box took its place."""
-    assert moment.face is not None
-    nothing = np.full(4, np.nan)
-    if crop_box(moment.face.landmarks, nothing, moment.size, shift, settings.extra_margin) is not None:
+    if _placed(moment, np.full(4, np.nan), shift, settings)[0] is not None:
         return ""
     return f"bbox_shift {shift} leaves no crop box, so the whole face is generated; {_within_range(moment)}."
 

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .faces.drawing import draw_box
 from .faces.geometry import crop_square
+from .faces.upright import laid_back
 from .preview import ADVICE, Moment, Take, box_text
 from .sheet import (
     CAPTION,
@@ -129,8 +131,7 @@ def _marked(moment: Moment, take: Take, height: int, width: int) -> np.ndarray:
         for point in points[list(part)].tolist() if radius else ():
             cv2.circle(canvas, point, radius, colour, -1, cv2.LINE_AA)
     if take.box is not None:
-        x1, y1, x2, y2 = (round(float(edge) * scale) for edge in take.box)
-        cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), YELLOW, 2)
+        draw_box(canvas, take.box * scale, take.angle, YELLOW, 2)
     return canvas
 
 
@@ -150,8 +151,11 @@ def _masked(moment: Moment, take: Take) -> np.ndarray:
     """The face with what is replaced in green."""
     assert take.box is not None and take.mask is not None
     x1, y1, x2, y2 = (int(edge) for edge in take.box)
+    mask = take.mask
+    if take.angle:
+        mask, (x1, y1, x2, y2) = laid_back(mask, take.box, take.angle)
     weights = np.zeros((*moment.size, 1), np.float32)
-    inside = take.mask[max(-y1, 0) :, max(-x1, 0) :][: moment.size[0] - max(y1, 0), : moment.size[1] - max(x1, 0)]
+    inside = mask[max(-y1, 0) :, max(-x1, 0) :][: moment.size[0] - max(y1, 0), : moment.size[1] - max(x1, 0)]
     top, left = max(y1, 0), max(x1, 0)
     weights[top : top + inside.shape[0], left : left + inside.shape[1], 0] = inside / 255 * 0.6
     face, weights = _close_up(moment, pixels_of(moment.picture)), _close_up(moment, weights)

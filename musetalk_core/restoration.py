@@ -12,6 +12,7 @@ import torch
 from .batches import shrinking_batches
 from .errors import MuseTalkError
 from .faces.track import FaceTrack
+from .faces.upright import view_to_frame
 
 SIZE = 512
 # Eyes, nose tip and corners of the mouth in the 512-pixel pictures that face restorers are trained on (FFHQ aligned):
@@ -92,6 +93,9 @@ def face_alignments(track: FaceTrack, size: int) -> list[np.ndarray | None]:
             wide, tall = (x2 - x1) / size, (y2 - y1) / size
             # Pixel centres lie at whole numbers: face pixel u shows the frame at x1 + (u + 0.5) * wide - 0.5.
             to_frame = np.array([[wide, 0, x1 + wide / 2 - 0.5], [0, tall, y1 + tall / 2 - 0.5], [0, 0, 1]])
+            if track.angles[k]:
+                turn = view_to_frame(track.boxes[k], float(track.angles[k]), np.zeros(2), np.zeros(2))
+                to_frame = np.vstack([turn, [0, 0, 1]]) @ to_frame
             matrices[k] = matrix @ to_frame
     return matrices
 

@@ -109,7 +109,8 @@ class FaceSettings:
     reference: text of appearance.reference_text, the person most like it speaks; "" none, else it wins over
     face_index. detect_every: the detector searches every so many frames, landmarks are followed between. smoothing:
     frames over which boxes and landmarks are averaged (standard deviation of the weights); 0 none. subpixel: the box
-    is not rounded to whole pixels.
+    is not rounded to whole pixels. upright: the crop is turned with the head, so that the eyes are level in it; nothing
+    is rounded then.
     """
 
     face_index: int = -1
@@ -117,11 +118,14 @@ class FaceSettings:
     detect_every: int = 1
     smoothing: float = 0.0
     subpixel: bool = False
+    upright: bool = False
 
     def __post_init__(self) -> None:
         _whole("face_index", self.face_index, -1, 63)
         _whole("detect_every", self.detect_every, 1, 100)
         _within("smoothing", self.smoothing, 0.0, 25.0)
+        _true_or_false("subpixel", self.subpixel)
+        _true_or_false("upright", self.upright)
 
 
 @dataclass(frozen=True)

@@ -141,9 +141,9 @@ class MuseTalkBlendFaceParsing(io.ComfyNode):
             for i, weights in enumerate(part, start):
                 result[i] = frames[i]
                 if weights is not None:
-                    face = fit_face(faces[i], track.boxes[i])
-                    weights = faded(weights, shown[i])
-                    result[i] = composite(frames[i], face, track.boxes[i], weights, settings.colour_match)
+                    box, angle = track.boxes[i], float(track.angles[i])
+                    face, weights = fit_face(faces[i], box), faded(weights, shown[i])
+                    result[i] = composite(frames[i], face, box, weights, settings.colour_match, angle)
                     face_masks[i] = _as_face_mask(weights)
                 progress.update(1)
         return io.NodeOutput(result, face_masks.to(mm.intermediate_device()))

@@ -29,7 +29,7 @@ class MuseTalkFaceOptions(io.ComfyNode):
             display_name="Face Options (MuseTalk)",
             category="MuseTalk",
             description="Says who speaks when several people are in the picture, how often the detector searches, and "
-            "how boxes and landmarks are smoothed. Connect it to face_options of another node.",
+            "how the crop follows the head. Connect it to face_options of another node.",
             inputs=[
                 io.Int.Input(
                     "face_index",
@@ -65,6 +65,13 @@ class MuseTalkFaceOptions(io.ComfyNode):
                     tooltip="Places the crop between pixels instead of at whole ones. Use it together with smoothing: "
                     "alone it calms slow movement and not a still head. Off is MuseTalk's own way.",
                 ),
+                io.Boolean.Input(
+                    "upright",
+                    default=False,
+                    tooltip="Turns the crop with a head that leans to a side, so that the eyes are level in it, as in "
+                    "the pictures MuseTalk was trained on. For heads that lean by 10 degrees or more, or rock; it "
+                    "softens the face a little. Nothing is rounded to whole pixels then. Off is MuseTalk's own way.",
+                ),
                 io.Image.Input(
                     "reference",
                     optional=True,
@@ -81,12 +88,15 @@ class MuseTalkFaceOptions(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, face_index, detect_every, smoothing, subpixel, reference=None, face_models=None) -> io.NodeOutput:
+    def execute(
+        cls, face_index, detect_every, smoothing, subpixel, upright, reference=None, face_models=None
+    ) -> io.NodeOutput:
         options = {
             "face_index": face_index,
             "detect_every": detect_every,
             "smoothing": smoothing,
             "subpixel": subpixel,
+            "upright": upright,
         }
         if reference is not None:
             if face_models is None:

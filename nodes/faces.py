@@ -133,7 +133,7 @@ class MuseTalkFaceDetectAndCrop(io.ComfyNode):
             raise MuseTalkError(report.nothing_found())
         crops = torch.zeros((len(frames), 256, 256, 3))
         for i in np.flatnonzero(track.present):
-            crops[i] = crop_face(frames[i], track.boxes[i]).float() / 255
+            crops[i] = crop_face(frames[i], track.boxes[i], float(track.angles[i])).float() / 255
         text = _text(report, track, settings.bbox_shift)
         return io.NodeOutput(crops.to(mm.intermediate_device()), track, text, report.json())
 
@@ -154,6 +154,7 @@ def _given(boxes, landmarks, frames: torch.Tensor, detector: Detector) -> Callab
 def _text(report: Report, track: FaceTrack, bbox_shift: int) -> str:
     lines = [f"{report.frames} frames: a face in {report.found}, none in {report.passed_through}", *report.gap_lines()]
     if track.landmarks is not None:
-        low, high = bbox_shift_range(track.landmarks[track.present])
+        points = [track.upright_landmarks(i) for i in np.flatnonzero(track.present)]
+        low, high = bbox_shift_range(np.array(points))
         lines.append(f"bbox_shift range: [{low}~{high}], used: {bbox_shift}")
     return "\n".join(lines)

@@ -264,6 +264,52 @@ def options():
     }
 
 
+def upright():
+    """Heads that lean differently, with upright crops, through Lip Sync and through the discrete nodes."""
+    import clips
+    import cv2
+
+    classes = {item.__name__: item for item in nodes()}
+    torch.set_num_threads(1)
+    pictures = []
+    for degrees in (-25, 0, 35):
+        matrix = cv2.getRotationMatrix2D((122, 104), -degrees, 1)
+        pictures.append(cv2.warpAffine(clips.portrait(256), matrix, (256, 256), borderMode=cv2.BORDER_REPLICATE))
+    face = torch.stack([torch.from_numpy(picture) for picture in pictures]).float() / 255
+    audio = {"waveform": torch.from_numpy(clips.tone(0.12))[None, None], "sample_rate": 16000}
+    with torch.inference_mode():
+        model, vae, encoder, faces = classes["LoadMuseTalkModels"].execute("demo", "fp32").args
+        options = classes["MuseTalkFaceOptions"].execute(-1, 1, 0.0, False, True).args[0]
+        blend = classes["MuseTalkBlendOptions"].execute("landmarks", 6, 1.0, True).args[0]
+        mask = torch.ones(3, 256, 256)
+        mask[:, :, :110] = 0
+        common = {"mask": mask, "blend_options": blend}
+        loaded = (model, vae, encoder, faces)
+        whole = (
+            classes["MuseTalkLipSync"]
+            .execute(face, 25.0, audio, 25.0, *loaded, batch_size=4, face_options=options, **common)
+            .args[0]
+        )
+        crops, track, report, _ = classes["MuseTalkFaceDetectAndCrop"].execute(face, faces, face_options=options).args
+        heard = classes["MuseTalkWhisperAudioFeatures"].execute(audio, encoder, 25.0).args[0]
+        masked, reference = classes["MuseTalkVAEEncodeMasked"].execute(crops, vae, 4).args
+        latents = classes["MuseTalkUNetStep"].execute(model, masked, reference, heard, track, 4).args[0]
+        made = classes["MuseTalkVAEDecode"].execute(latents, vae, 4).args[0]
+        steps, weights = classes["MuseTalkBlendFaceParsing"].execute(face, made, track, faces, **common).args
+        sheet = classes["MuseTalkFaceDebugSheet"].execute(face, track, "", made, weights, steps).args[0]
+        drawn = classes["MuseTalkPreviewFaceTrack"].execute(face, track).args[0]
+    return {
+        "degrees": torch.rad2deg(torch.from_numpy(track.angles)).tolist(),
+        "crops_difference": [float((crops[k] - crops[1]).abs().mean()) for k in (0, 2)],
+        "steps_difference": float((whole - steps).abs().max()),
+        "changed": [bool((whole[k] != face[k]).any()) for k in range(3)],
+        "left_kept": torch.equal(whole[:, :, :108], face[:, :, :108]),
+        "report": report,
+        "sheet": list(sheet.shape),
+        "drawn": list(drawn.shape),
+    }
+
+
 def face_tracks():
     """Face tracks saved twice and loaded; which names are taken; what Face Options gives."""
     import folder_paths
@@ -291,7 +337,7 @@ def face_tracks():
             "none.json",
             str(Path(folder, "secret.json")),
         ]
-        options = known["MuseTalkFaceOptions"].execute(1, 10, 2.0, True).args[0]
+        options = known["MuseTalkFaceOptions"].execute(1, 10, 2.0, True, True).args[0]
         return {
             "files": files,
             "same": loaded.boxes.tolist() == track.boxes.tolist() and loaded.identity == "left",
@@ -303,7 +349,7 @@ def face_tracks():
 
 FACTS = {
     item.__name__: item
-    for item in (schemas, demo_vae, sd_vae, match_frames, folders, restore_face, options, face_tracks)
+    for item in (schemas, demo_vae, sd_vae, match_frames, folders, restore_face, options, upright, face_tracks)
 }
 
 

@@ -155,7 +155,7 @@ def test_face_tracks_get_new_names_and_stay_inside_comfyuis_folders():
     assert facts["listed"] == ["mine.json", *facts["files"]]
     assert facts["taken"] == [True, True, True, False, False, False, False]
     settings = LipSyncSettings().changed("test", facts["options"]).faces
-    assert settings == FaceSettings(face_index=1, detect_every=10, smoothing=2.0, subpixel=True)
+    assert settings == FaceSettings(face_index=1, detect_every=10, smoothing=2.0, subpixel=True, upright=True)
 
 
 def node_files() -> list[Path]:

@@ -88,6 +88,7 @@ def add_settings(group: Any) -> None:
     option(group, "detect-every", type=int, help="search for faces every so many frames, follow between; 1")
     option(group, "smoothing", type=float, help="average boxes and landmarks over so many frames; 0 none")
     option(group, "subpixel", action="store_const", const=True, help="do not round the crop to whole pixels")
+    option(group, "upright", action="store_const", const=True, help="turn the crop with a head that leans to a side")
     option(group, "mode", choices=MATCH_MODES, help="what to show when the audio is longer than the video")
     option(group, "segmentation", choices=SEGMENTATIONS, help="audio over 30 s: overlapping windows or hard cuts")
     option(group, "audio-padding-length-left", dest="audio_padding_left", type=int, help="past context, 1/25 s each")

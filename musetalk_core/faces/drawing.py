@@ -8,6 +8,7 @@ import torch
 from .geometry import visible_share
 from .track import FaceTrack
 from .tracker import TrackedFace
+from .upright import corners_in_frame
 
 GREEN, YELLOW, RED, BLUE = (90, 220, 90), (255, 208, 64), (255, 110, 90), (110, 190, 255)
 FONT_SHARE = 0.0016  # of the frame's height: the letters' scale
@@ -34,18 +35,28 @@ def draw_track(frame: torch.Tensor, track: FaceTrack, row: int, others: Sequence
     present = bool(track.present[row])
     if present:
         box = track.boxes[row]
-        _rectangle(canvas, box, YELLOW, line)
+        draw_box(canvas, box, float(track.angles[row]), YELLOW, line)
         if track.landmarks is not None and track.landmarks[row].any():
             for x, y in np.round(track.landmarks[row]).astype(int).tolist():
                 cv2.circle(canvas, (x, y), line, GREEN, -1, cv2.LINE_AA)
         share = visible_share(box, track.image_size)
-        text = f"{row}: {track.identity}" + ("" if share == 1 else f", {share:.0%} in the image")
+        text = f"{row}: {track.identity}" + ("" if share >= 0.995 else f", {share:.0%} in the image")
     else:
         text = f"{row}: {track.reasons[row]}"
     colour = GREEN if present else RED
     cv2.rectangle(canvas, (0, 0), (width - 1, height - 1), colour, 2 * line)
     _label(canvas, text, 4 * line, height - 4 * line, colour)
     return torch.from_numpy(canvas).float() / 255
+
+
+def draw_box(canvas: np.ndarray, box: np.ndarray, angle: float, colour: tuple[int, int, int], line: int) -> None:
+    """Draw the outline of a box (4,), turned by `angle` radians about its centre, `line` pixels wide."""
+    import cv2
+
+    if not angle:
+        return _rectangle(canvas, box, colour, line)
+    corners = np.round((corners_in_frame(box, box, angle) - 0.5) * 16).astype(np.int32)
+    cv2.polylines(canvas, [corners], True, colour, line, cv2.LINE_AA, shift=4)
 
 
 def _rectangle(canvas: np.ndarray, box: np.ndarray, colour: tuple[int, int, int], line: int) -> None:

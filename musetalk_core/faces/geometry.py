@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from .track import BROKEN, OUTSIDE, SMALL
+from .upright import centre_of, rectangle_in_frame, roll, turned, view_to_frame
 
 CROP_SIZE = 256
 LANCZOS_REACH = 4  # pixels that the 8x8 taps see beyond a place
@@ -49,6 +50,33 @@ def crop_box(
     return _lengthened(box, image_size, extra_margin) if visible_share(box, image_size) > 0 else None
 
 
+def placed_box(
+    landmarks: np.ndarray,
+    face_box: np.ndarray,
+    image_size: tuple[int, int],
+    bbox_shift: int = 0,
+    extra_margin: int = 10,
+    subpixel: bool = False,
+    upright: bool = False,
+) -> tuple[np.ndarray | None, float]:
+    """The crop_box and its angle in radians, which is 0 unless `upright`; subpixel: not rounded.
+
+    upright: the box is made in the view of upright.py, where the head is upright, and never rounded. For what crop_box
+    does at the image's edges the view, turned about the landmarks' middle, counts as large as the image.
+    """
+    angle = roll(landmarks) if upright else 0.0
+    if not angle:
+        return crop_box(landmarks, face_box, image_size, bbox_shift, extra_margin, whole=not subpixel), 0.0
+    middle = (landmarks.min(0) + landmarks.max(0)).astype(np.float64) / 2
+    points = turned(landmarks, middle, -angle)
+    box = crop_box(points, face_box, image_size, bbox_shift, extra_margin, whole=False)
+    if box is None:
+        return None, 0.0
+    # From a view about the landmarks' middle to the one about the box's own.
+    moved = turned(centre_of(box)[None], middle, angle)[0] - centre_of(box)
+    return (box + np.tile(moved, 2)).astype(np.float32), angle
+
+
 def _lengthened(box: np.ndarray, image_size: tuple[int, int], extra_margin: int) -> np.ndarray | None:
     """The box with its margin, which does not leave the image; None when less than 2 pixels of it are in the image."""
     bottom = max(box[3], min(box[3] + extra_margin, image_size[0]))
@@ -87,23 +115,26 @@ def bbox_shift_range(landmarks: np.ndarray) -> tuple[int, int]:
     return -max(0, int(below)), max(0, int(above))
 
 
-def crop_face(frame: torch.Tensor, box: np.ndarray) -> torch.Tensor:
+def crop_face(frame: torch.Tensor, box: np.ndarray, angle: float = 0.0) -> torch.Tensor:
     """The box's picture as (256,256,3) uint8 on the CPU, resized by Lanczos (8x8 taps) as MuseTalk was trained.
 
     frame: (H,W,3 or 4) uint8 or floating 0..1 on any device, alpha ignored; only the box is converted (x*255
     rounded, NaN is 0). box: (4,) pixels, part of it in the frame, at least one pixel wide and high; what lies outside
-    the frame repeats its border. Edges between two pixels are met exactly.
+    the frame repeats its border. Edges between two pixels are met exactly. angle: of the box, see upright.py.
     """
     import cv2
 
     size = (CROP_SIZE, CROP_SIZE)
-    if (box == np.floor(box)).all():
+    if not angle and (box == np.floor(box)).all():
         return torch.from_numpy(cv2.resize(_region(frame, box), size, interpolation=cv2.INTER_LANCZOS4))
     # A pixel more all around for the Lanczos taps' nearest neighbours; further ones repeat the border.
-    outer = np.concatenate([np.floor(box[:2]) - LANCZOS_REACH, np.ceil(box[2:]) + LANCZOS_REACH])
+    held = np.array(rectangle_in_frame(box, box, angle), np.float32) if angle else box
+    outer = np.concatenate([np.floor(held[:2]) - LANCZOS_REACH, np.ceil(held[2:]) + LANCZOS_REACH])
     scale = (box[2:] - box[:2]) / CROP_SIZE
     start = box[:2] - outer[:2] + scale / 2 - 0.5
     to_region = np.array([[scale[0], 0, start[0]], [0, scale[1], start[1]]])
+    if angle:
+        to_region = view_to_frame(box, angle, outer[:2], outer[:2]) @ np.vstack([to_region, [0, 0, 1]])
     flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
     crop = cv2.warpAffine(_region(frame, outer), to_region, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
     return torch.from_numpy(crop)

@@ -9,7 +9,7 @@ from ..errors import MuseTalkError
 from ..settings import FACE_CHOICES, FaceChoice, FaceSettings
 from .appearance import Appearance
 from .detector import Detector, Face
-from .geometry import crop_box, why_no_box
+from .geometry import placed_box, why_no_box
 from .smoothing import OneEuro, smooth_track
 from .track import FOUND, LOST, NOBODY, OTHERS, FaceTrack
 from .tracker import FaceTracker, TrackedFace
@@ -26,7 +26,8 @@ class FaceLocator:
     face: "largest" (the person followed so far is kept while there and no other face is twice as large; a short
     occlusion does not make a bystander speak), "left" or "right" (as seen in the picture; faces below a tenth of the
     largest one's area do not count). options.face_index or options.reference, when set, choose a person instead.
-    bbox_shift and extra_margin: pixels, see geometry.crop_box. Calls continue one another: give the frames in order.
+    bbox_shift and extra_margin: pixels, see geometry.crop_box; options.subpixel and options.upright: see
+    geometry.placed_box. Calls continue one another: give the frames in order.
     Raises MuseTalkError for an unknown choice.
     """
 
@@ -97,9 +98,10 @@ class FaceLocator:
         assert smooth.landmarks is not None
         for i in np.flatnonzero(track.present):
             known = smooth.landmarks[i].any()
-            box = self._box(smooth.landmarks[i], np.full(4, np.nan), track.image_size) if known else None
+            nowhere = np.full(4, np.nan)
+            box, angle = self._box(smooth.landmarks[i], nowhere, track.image_size) if known else (None, 0.0)
             if box is not None:
-                smooth.boxes[i] = box
+                smooth.boxes[i], smooth.angles[i] = box, angle
             elif not self.options.subpixel:
                 smooth.boxes[i] = smooth.boxes[i].round()
         return smooth
@@ -150,14 +152,18 @@ class FaceLocator:
         return OTHERS if self._tracker.in_view else NOBODY
 
     def _place(self, track: FaceTrack, row: int, face: Face) -> None:
-        box = self._box(face.landmarks, face.box, track.image_size)
+        box, angle = self._box(face.landmarks, face.box, track.image_size)
         if box is None:
             track.reasons[row] = why_no_box(face.landmarks, face.box, track.image_size)
             return
         assert track.landmarks is not None
-        track.boxes[row], track.present[row], track.reasons[row] = box, True, FOUND
+        track.boxes[row], track.angles[row] = box, angle
+        track.present[row], track.reasons[row] = True, FOUND
         track.landmarks[row] = np.nan_to_num(face.landmarks)
 
-    def _box(self, landmarks: np.ndarray, face_box: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
-        whole = not self.options.subpixel
-        return crop_box(landmarks, face_box, size, self.bbox_shift, self.extra_margin, whole)
+    def _box(
+        self, landmarks: np.ndarray, face_box: np.ndarray, size: tuple[int, int]
+    ) -> tuple[np.ndarray | None, float]:
+        """The crop box (4,), None without one, and its angle."""
+        subpixel, upright = self.options.subpixel, self.options.upright
+        return placed_box(landmarks, face_box, size, self.bbox_shift, self.extra_margin, subpixel, upright)

@@ -19,14 +19,14 @@ SPEED_CUTOFF = 0.04  # cycles a frame: Casiez's 1 Hz at 25 frames/s
 
 
 def smooth_track(track: FaceTrack, frames: float) -> FaceTrack:
-    """A track with its landmarks and boxes averaged by `smooth_run` within every run of frames; others unchanged."""
+    """A track with its landmarks and boxes averaged by `smooth_run` within every run of frames; all else unchanged."""
     count = len(track)
     landmarks = np.zeros((count, 68, 2), np.float32) if track.landmarks is None else track.landmarks.copy()
     boxes = track.boxes.copy()
     for run in runs(track):
         boxes[run] = smooth_run(boxes[run], frames)
         landmarks[run] = smooth_run(landmarks[run].reshape(-1, 136), frames).reshape(-1, 68, 2)
-    return replace(track, boxes=boxes, landmarks=landmarks)
+    return replace(track, boxes=boxes, landmarks=landmarks, angles=track.angles.copy())
 
 
 def smooth_run(values: np.ndarray, frames: float) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..errors import MuseTalkError
+from .upright import upright_points
 
 # Why a frame of a track has no face to generate.
 FOUND = ""
@@ -23,7 +24,8 @@ class FaceTrack:
     """One face over N frames.
 
     boxes: (N,4) float32, x1 y1 x2 y2 in pixels, the crop that is generated (margin and shift included; it may leave
-    the image by less than half); zeros where absent. landmarks: (N,68,2) float32 iBUG points in pixels, zeros where
+    the image by less than half); zeros where absent. angles: (N,) float32 radians, by which each box is turned about
+    its centre, see upright.py (default: 0, none is). landmarks: (N,68,2) float32 iBUG points in pixels, zeros where
     absent or unknown, or None when the detector gives boxes only. present: (N,) bool. image_size: (height, width).
     identity: a name. reasons: (N,) text, why a face is absent, "" where it is present (default: NOBODY). scenes: (N,)
     int32, the number of the scene that a frame belongs to (default: one); nothing is smoothed from one to the next.
@@ -36,6 +38,7 @@ class FaceTrack:
     identity: str = "face"
     reasons: np.ndarray = field(default_factory=lambda: np.zeros(0))
     scenes: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    angles: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         count = len(self.present)
@@ -44,13 +47,16 @@ class FaceTrack:
             object.__setattr__(self, "reasons", reasons)
         if not len(self.scenes):
             object.__setattr__(self, "scenes", np.zeros(count, np.int32))
+        if not len(self.angles):
+            object.__setattr__(self, "angles", np.zeros(count, np.float32))
         if self.boxes.shape != (count, 4):
             raise MuseTalkError(f"The track has {count} frames but boxes of shape {self.boxes.shape}.")
         if self.landmarks is not None and self.landmarks.shape != (count, 68, 2):
             raise MuseTalkError(f"The track has {count} frames but landmarks of shape {self.landmarks.shape}.")
-        if len(self.reasons) != count or len(self.scenes) != count:
+        if not len(self.reasons) == len(self.scenes) == len(self.angles) == count:
             raise MuseTalkError(
-                f"The track has {count} frames but {len(self.reasons)} reasons and {len(self.scenes)} scenes."
+                f"The track has {count} frames but {len(self.reasons)} reasons, {len(self.scenes)} scenes and "
+                f"{len(self.angles)} angles."
             )
 
     @staticmethod
@@ -61,6 +67,12 @@ class FaceTrack:
 
     def __len__(self) -> int:
         return len(self.present)
+
+    def upright_landmarks(self, row: int) -> np.ndarray | None:
+        """The landmarks (68,2) of a frame in the upright view of its box; None when the track has none."""
+        if self.landmarks is None:
+            return None
+        return upright_points(self.landmarks[row], self.boxes[row], float(self.angles[row]))
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "FaceTrack":
         """The track of the frames at `indices`, in that order."""
@@ -73,6 +85,7 @@ class FaceTrack:
             present=self.present[rows],
             reasons=self.reasons[rows],
             scenes=self.scenes[rows],
+            angles=self.angles[rows],
         )
 
     def check(self, frames: int, image_size: tuple[int, int]) -> None:
@@ -103,4 +116,5 @@ class FaceTrack:
             first.identity,
             np.concatenate([track.reasons for track in tracks]),
             np.concatenate([track.scenes for track in tracks]),
+            np.concatenate([track.angles for track in tracks]),
         )

@@ -23,6 +23,7 @@ def save_track(path: Path, track: FaceTrack) -> None:
         "reasons": track.reasons.tolist(),
         "scenes": track.scenes.tolist(),
         "boxes": track.boxes.tolist(),
+        "angles": track.angles.tolist(),
         "landmarks": None if track.landmarks is None else np.round(track.landmarks, 2).tolist(),
     }
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
@@ -51,6 +52,7 @@ def load_track(path: Path) -> FaceTrack:
             content["identity"],
             np.array(content.get("reasons", []), dtype=f"<U{REASON_LENGTH}"),
             np.array(content.get("scenes", []), dtype=np.int32),
+            np.array(content.get("angles", []), dtype=np.float32),
         )
     except FileNotFoundError as error:
         raise MuseTalkError(
