@@ -96,6 +96,11 @@ def test_start_shows_the_log_of_a_server_that_dies_and_removes_its_folder(tmp_pa
     assert list(root.glob("run-*")) == []
 
 
+def test_mmpose_is_asked_for_where_it_was_not_set_up(tmp_path):
+    done = call("test.py", "--no-setup", "--root", fake_host(tmp_path))
+    assert done.returncode == 1 and "has no mmpose" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_requirement_files_are_read_without_torch_and_comments(tmp_path):
     (tmp_path / "base.txt").write_text("torch>=2.1\nnumpy>=1.25  # arrays\n\n# nothing\ntorchsde\n")
     (tmp_path / "dev.txt").write_text("-r base.txt\npytest>=8\nTorchVision\n")
