@@ -74,11 +74,19 @@ SOCKETS = {
         ["IMAGE", "FLOAT", "STRING", "STRING"],
     ),
     "MuseTalkLipSyncVideo": (
-        {"video": "VIDEO", **PARTS, "audio": "AUDIO", "decode_vae": "VAE", **OPTIONS},
+        {"video": "VIDEO", **PARTS, "audio": "AUDIO", "decode_vae": "VAE", **OPTIONS, "mask": "MASK"},
         ["VIDEO", "STRING", "STRING"],
     ),
     "MuseTalkPreviewFrame": (
-        {**PARTS, "images": "IMAGE", "video": "VIDEO", "audio": "AUDIO", "decode_vae": "VAE", **OPTIONS},
+        {
+            **PARTS,
+            "images": "IMAGE",
+            "video": "VIDEO",
+            "audio": "AUDIO",
+            "decode_vae": "VAE",
+            **OPTIONS,
+            "mask": "MASK",
+        },
         ["IMAGE", "IMAGE", "STRING"],
     ),
     "MuseTalkFaceOptions": ({"reference": "IMAGE", "face_models": FACES}, ["MUSETALK_FACE_OPTIONS"]),

@@ -20,7 +20,7 @@ from musetalk_core.__main__ import main
 
 NTSC = Fraction(30000, 1001)
 OWN_HERTZ, GIVEN_HERTZ = 500, 220  # the tone of ntsc.mov, and that of clips.tone in voice.wav
-OPTIONAL = ["audio", "decode_vae", "face_options", "blend_options", "silence"]
+OPTIONAL = ["audio", "decode_vae", "face_options", "blend_options", "silence", "mask"]
 INPUTS = [
     "video",
     "model",

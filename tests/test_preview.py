@@ -309,7 +309,7 @@ def test_the_nodes_inputs_and_outputs(object_info):
         *("bbox_shift", "extra_margin", "face", "parsing_mode", "left_cheek_width", "right_cheek_width"),
         *("expand", "blur", "upper_boundary_ratio", "audio_padding_left", "audio_padding_right", "sweep", "detector"),
     ]
-    optional = ["images", "video", "audio", "decode_vae", "face_options", "blend_options", "silence"]
+    optional = ["images", "video", "audio", "decode_vae", "face_options", "blend_options", "silence", "mask"]
     assert list(info["input"]["optional"]) == optional
     assert info["output"] == ["IMAGE", "IMAGE", "STRING"]
     assert info["output_name"] == ["preview", "sweep", "report"]
