@@ -42,6 +42,12 @@ def comfy(comfy_inputs: list[Path]) -> Iterator[ComfyServer]:
     stop_server(server)
 
 
+@pytest.fixture(scope="session")
+def object_info(comfy: ComfyServer) -> dict[str, Any]:
+    """What the server says about all its nodes."""
+    return comfy.ask("/object_info")
+
+
 # While Playwright's synchronous interface is open, an event loop runs in this thread and asyncio.run() of other tests
 # would fail: not for the session.
 @pytest.fixture(scope="module")

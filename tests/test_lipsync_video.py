@@ -51,11 +51,6 @@ PARTS = {"model": ["models", 0], "vae": ["models", 1], "audio_encoder": ["models
 
 
 @pytest.fixture(scope="module")
-def object_info(comfy: ComfyServer) -> dict[str, Any]:
-    return comfy.ask("/object_info")
-
-
-@pytest.fixture(scope="module")
 def inputs(comfy: ComfyServer) -> Path:
     """The server's input folder, with this file's clips in it."""
     folder = comfy.folder / "input"

@@ -270,11 +270,6 @@ def node(kind: str, **values: Any) -> dict[str, Any]:
     return {"class_type": kind, "inputs": values}
 
 
-@pytest.fixture(scope="module")
-def object_info(comfy: ComfyServer) -> dict[str, Any]:
-    return comfy.ask("/object_info")
-
-
 def step(object_info: dict[str, Any], kind: str, **values: Any) -> dict[str, Any]:
     """A node with its defaults, on the demo models."""
     specs = object_info[kind]["input"]["required"]
