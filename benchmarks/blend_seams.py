@@ -31,10 +31,8 @@ from demo_inputs import portrait_frame  # noqa: E402
 
 from musetalk_core.audio_features import AudioFeatures, extract_features  # noqa: E402
 from musetalk_core.blending import Masker, composite  # noqa: E402
-from musetalk_core.demo.loader import load_demo  # noqa: E402
-from musetalk_core.engine import Engine  # noqa: E402
+from musetalk_core.engine import Engine, WeightChoice, load_engine  # noqa: E402
 from musetalk_core.evaluation.image import seam_energy, temporal_jitter  # noqa: E402
-from musetalk_core.faces.detector import FaceDetector  # noqa: E402
 from musetalk_core.faces.track import FaceTrack  # noqa: E402
 from musetalk_core.latents import decode_faces  # noqa: E402
 from musetalk_core.media.audio import AudioFile, mono16k  # noqa: E402
@@ -42,6 +40,7 @@ from musetalk_core.media.source import TensorFrames  # noqa: E402
 from musetalk_core.pipeline import prepare_frames  # noqa: E402
 from musetalk_core.settings import MASK_SHAPES, LipSyncSettings, MaskSettings  # noqa: E402
 from musetalk_core.tasks import locate_all  # noqa: E402
+from musetalk_core.weights.folders import ModelFolders  # noqa: E402
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "blend_seams.json"
 FPS = Fraction(25)
@@ -177,9 +176,7 @@ def main() -> int:
     parser.add_argument("--sheet", type=Path, help="also write a picture of all of it")
     parser.add_argument("--output", type=Path, default=RESULT)
     options = parser.parse_args()
-    loaded = load_demo("cpu", torch.float32)
-    detector = FaceDetector(FaceDetector.load_nets())
-    engine = Engine(loaded.codec, loaded.generator, loaded.audio_encoder, detector, None, "demo")
+    engine = load_engine(WeightChoice("demo"), ModelFolders.default(), torch.device("cpu"), torch.float32)
     sound = AudioFile(options.speech)
     features = extract_features(engine.audio_encoder, mono16k(sound), sound.seconds, FPS)
     count = min(features.frames, round(options.seconds * FPS))

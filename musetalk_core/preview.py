@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .audio_features import TokenSource
-from .blending import composite, faded
+from .blending import check_own_mask, composite, faded
 from .errors import MuseTalkError
 from .faces.detector import Face
 from .faces.geometry import bbox_shift_range, crop_face, fit_face, placed_box
@@ -34,7 +34,7 @@ class Moment:
     frame: its number (0-based) at `fps`; index: the source frame it shows, of `source_frames`; picture: that frame
     (H,W,3) in the source's dtype; face: the speaker's, None without one; tokens: (1,n,D) what the frame hears; shown:
     how much of the generated face shows there, 0..1; angle: how far the head leans in radians, 0 when its crop is not
-    turned with it.
+    turned with it; own_mask: a user's mask of the frame (1,H,W), None without one.
     """
 
     frame: int
@@ -46,6 +46,7 @@ class Moment:
     tokens: torch.Tensor
     shown: float = 1.0
     angle: float = 0.0
+    own_mask: torch.Tensor | None = None
 
     @property
     def seconds(self) -> float:
@@ -123,13 +124,21 @@ def sweep_shifts(text: str, current: int) -> list[int]:
 
 
 def find_moment(
-    source: FrameSource, tokens: TokenSource, seconds: float, models: Models, settings: LipSyncSettings
+    source: FrameSource,
+    tokens: TokenSource,
+    seconds: float,
+    models: Models,
+    settings: LipSyncSettings,
+    own_mask: torch.Tensor | None = None,
 ) -> Moment:
     """Read the frame that the result shows at `seconds` and find its face; decodes one picture of the source.
 
-    People are counted in this picture alone, so settings.faces.face_index goes from left to right here.
-    Raises MuseTalkError for a moment outside the result.
+    People are counted in this picture alone, so settings.faces.face_index goes from left to right here. own_mask: a
+    user's mask (1,H,W), or one for every source frame. Raises MuseTalkError for a moment outside the result and for
+    a mask that does not fit.
     """
+    if own_mask is not None:
+        check_own_mask(own_mask, len(source), source.size)
     length = tokens.frames / tokens.fps
     count = output_count(length, tokens.fps, len(source), source.fps, settings.mode)
     frame = output_frame(seconds, tokens.fps, count)
@@ -139,7 +148,8 @@ def find_moment(
     shown = float(tokens.shown(frame, frame + 1)[0]) if isinstance(tokens, GatedTokens) else 1.0
     angle = roll(face.landmarks) if face is not None and settings.faces.upright else 0.0
     heard = tokens.tokens(frame, frame + 1)
-    return Moment(frame, tokens.fps, index, len(source), picture, face, heard, shown, angle)
+    own = own_mask if own_mask is None or len(own_mask) == 1 else own_mask[index : index + 1]
+    return Moment(frame, tokens.fps, index, len(source), picture, face, heard, shown, angle, own)
 
 
 def make_take(moment: Moment, shift: int, models: Models, settings: LipSyncSettings) -> Take:
@@ -158,7 +168,7 @@ def make_take(moment: Moment, shift: int, models: Models, settings: LipSyncSetti
         return Take(shift, moment.picture, f"bbox_shift {shift} leaves no crop box; {_within_range(moment)}.")
     landmarks, angles = moment.face.landmarks[None], np.array([angle], np.float32)
     track = FaceTrack(box[None], landmarks, np.array([True]), moment.size, angles=angles)
-    prepared = prepare_frames(moment.picture[None], track, models, 1)[0]
+    prepared = prepare_frames(moment.picture[None], track, models, 1, moment.own_mask)[0]
     assert prepared.masked is not None and prepared.reference is not None and prepared.mask is not None
     latents = models.generator.generate(prepared.masked[None], prepared.reference[None], moment.tokens)
     made = decode_faces(models.decode_codec, latents)[0].cpu()

@@ -1,15 +1,13 @@
 """What happened to the frames of a run, for people and for programs."""
 
 import json
-import os
-import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import MuseTalkError
 from .faces.track import NOBODY, FaceTrack
+from .files import whole_file
 
 UNUSABLE = "unusable result"
 SILENT = "nobody speaks"
@@ -132,18 +130,9 @@ class Report:
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Write a report's JSON, first under a temporary name beside it. Raises MuseTalkError when that is impossible."""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    except OSError as error:
-        raise MuseTalkError(f"The report {path} cannot be written: {error.strerror}.") from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(report.as_dict(), file, indent=1)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    """Write a report's JSON, whole or not at all. Raises MuseTalkError when that is impossible."""
+    with whole_file(path) as part:
+        part.write_text(json.dumps(report.as_dict(), indent=1), encoding="utf-8")
 
 
 def _span(gap: Gap) -> str:

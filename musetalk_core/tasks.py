@@ -84,7 +84,8 @@ class LipSyncVideo:
     """Frames and sound that become a lip-synced video.
 
     fps: frames/s of the result, None for the source's. models and audio_encoder: on their devices. version: whose
-    weights they are, for the result's comment. track: the faces of all source frames, when known.
+    weights they are, for the result's comment. track: the faces of all source frames, when known. own_mask: a user's
+    mask, see lip_sync.
     """
 
     source: FrameSource
@@ -95,6 +96,7 @@ class LipSyncVideo:
     settings: LipSyncSettings
     version: str
     track: FaceTrack | None = None
+    own_mask: torch.Tensor | None = None
 
     def write(
         self,
@@ -118,7 +120,7 @@ class LipSyncVideo:
         track = self.track
         if track is None:
             track = whole_track(source, self.models.locator, settings, progress)
-        frames = lip_sync(source, tokens, count, self.models, settings, report, track)
+        frames = lip_sync(source, tokens, count, self.models, settings, report, track, self.own_mask)
         cut = count / fps if settings.mode == "trim" else None
         with VideoWriter(
             output, fps, source.size, audio, cut, crf, "medium", self._tags(), overwrite, pixel_format

@@ -12,11 +12,12 @@ from ..musetalk_core.media.video_writer import MAX_CRF, PIXEL_FORMATS
 from ..musetalk_core.settings import LipSyncSettings
 from ..musetalk_core.tasks import LipSyncVideo
 from ..musetalk_core.timeline import rational_fps
-from .blend_options import blend_options_input
+from .blend_options import blend_options_input, own_mask_input
 from .face_options import face_options_input
 from .faces import detector_input
 from .lipsync import decode_vae_input, loaded_models, merged, model_inputs, setting_inputs
 from .silence import silence_input
+from .sockets import own_mask
 from .video import open_video
 
 
@@ -70,6 +71,7 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
                 face_options_input(),
                 blend_options_input(),
                 silence_input(),
+                own_mask_input(),
             ],
             outputs=[
                 io.Video.Output(
@@ -101,6 +103,7 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
         face_options=None,
         blend_options=None,
         silence=None,
+        mask=None,
         **values,
     ) -> io.NodeOutput:
         changes = merged(values, face_options, blend_options, silence)
@@ -118,6 +121,7 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
             loaded_models(model, vae, decode_vae, audio_encoder, face_models, settings),
             settings,
             model.version,
+            own_mask=own_mask(mask),
         )
         folder = Path(folder_paths.get_temp_directory())
         folder.mkdir(parents=True, exist_ok=True)

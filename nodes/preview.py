@@ -15,13 +15,13 @@ from ..musetalk_core.settings import LipSyncSettings
 from ..musetalk_core.tasks import stream_tokens
 from ..musetalk_core.timeline import rational_fps
 from .audio import audio_inputs
-from .blend_options import blend_options_input
+from .blend_options import blend_options_input, own_mask_input
 from .blending import mask_inputs
 from .face_options import face_options_input
 from .faces import detector_input, face_inputs
 from .lipsync import decode_vae_input, loaded_models, merged, model_inputs
 from .silence import silence_input
-from .sockets import audio_source, source_frames
+from .sockets import audio_source, own_mask, source_frames
 from .video import open_video
 
 
@@ -82,6 +82,7 @@ class MuseTalkPreviewFrame(io.ComfyNode):
                 face_options_input(),
                 blend_options_input(),
                 silence_input(),
+                own_mask_input(),
             ],
             outputs=[
                 io.Image.Output(
@@ -112,6 +113,7 @@ class MuseTalkPreviewFrame(io.ComfyNode):
         face_options=None,
         blend_options=None,
         silence=None,
+        mask=None,
         **values,
     ) -> io.NodeOutput:
         changes = merged(values, face_options, blend_options, silence)
@@ -120,7 +122,7 @@ class MuseTalkPreviewFrame(io.ComfyNode):
         source, sound = _inputs(images, video, source_fps, audio)
         models = loaded_models(model, vae, decode_vae, audio_encoder, face_models, settings)
         tokens = stream_tokens(audio_encoder.encoder, sound, rational_fps(source.fps), settings)
-        moment = find_moment(source, tokens, seconds, models, settings)
+        moment = find_moment(source, tokens, seconds, models, settings, own_mask(mask))
         progress = comfy.utils.ProgressBar(len(shifts))
         takes = []
         for shift in shifts:

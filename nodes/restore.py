@@ -104,6 +104,7 @@ def _on_device(upscale_model):
 
     def restore(faces: np.ndarray) -> np.ndarray:
         planar = torch.from_numpy(faces).movedim(-1, 1).contiguous().to(device)  # GFPGAN asks for that order
+        # One by one: a spandrel model takes (1,C,H,W), its ImageModelDescriptor promises nothing for more.
         return np.stack([_one(upscale_model, face[None]) for face in planar])
 
     return restore

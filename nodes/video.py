@@ -1,13 +1,13 @@
 """A ComfyUI VIDEO as the core wants it: a stream of frames and its sound."""
 
 import hashlib
-import os
 from io import BytesIO
 from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import Input, InputImpl, Types
 
+from ..musetalk_core.files import whole_file
 from ..musetalk_core.media.audio import AudioFile, AudioSource, has_sound
 from ..musetalk_core.media.source import FrameSource, TensorFrames
 from ..musetalk_core.media.video_reader import VideoReader
@@ -44,9 +44,8 @@ def _stored(content: BytesIO) -> Path:
     path = Path(folder_paths.get_temp_directory(), f"musetalk_{hashlib.sha256(data).hexdigest()[:32]}.video")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_bytes(data)
-        os.replace(part, path)
+        with whole_file(path) as part:
+            part.write_bytes(data)
     return path
 
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Make the demo's two inputs in a folder: demo_portrait.mp4 (a moving portrait) and demo_speech.wav (human speech).
+"""Make the demo's inputs in a folder: demo_portrait.mp4 (a moving portrait), demo_two_speakers.mp4 (two of them side by
+side) and demo_speech.wav (human speech).
 
     HOST/venv/bin/python scripts/demo_inputs.py [--folder DIR]
 
-The portrait is NASA's public-domain photograph in scikit-image, panned, zoomed and turned; it carries the label
-"SYNTHETIC DEMO" into everything made from it. The speech is a LibriVox recording (public domain) out of the
-pocketsphinx 5.1.1 source package, fetched by pip and checked. What is already there is left alone. Prints one JSON
-line with the paths.
+The portrait is NASA's public-domain photograph in scikit-image, panned, zoomed and turned; the second speaker is its
+mirror image in other colours. The label "SYNTHETIC DEMO" goes into everything made from them. The speech is a LibriVox
+recording (public domain) out of the pocketsphinx 5.1.1 source package, fetched by pip and checked. What is already
+there is left alone. Prints one JSON line with the paths.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import math
 import sys
 import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -27,6 +29,8 @@ from comfy_setup import HostError, default_root, lock, pip_download, say
 from skimage.data import astronaut
 
 SIZE, FPS, SECONDS = 512, 25, 4
+HALF = 384  # side of each of the two speakers
+SECOND = np.array([0.84, 0.92, 1.0])  # of the second speaker: red, green and blue
 LABEL = "SYNTHETIC DEMO"
 RENDERING = "1"  # raise when the rendering below changes, so that old clips are made anew
 
@@ -38,7 +42,17 @@ SPEECH_SHA256 = "b0557cf95c974d930577e58e46b7f068c432a6e3afcc286563d88922b2a5315
 
 
 def make_portrait(path: Path) -> None:
-    """Write the moving clip, 512x512, 25 frames/s, 4 s, H.264, unless this rendering of it is there."""
+    """Write the moving clip, 512x512, unless this rendering of it is there."""
+    make_clip(path, portrait_frame)
+
+
+def make_two_speakers(path: Path) -> None:
+    """Write the clip of two, 768x384, unless this rendering of it is there."""
+    make_clip(path, two_speakers_frame)
+
+
+def make_clip(path: Path, frame_at: Callable[[np.ndarray, int], np.ndarray]) -> None:
+    """Write the frames of the portrait (H,W,3) uint8, 25 frames/s, 4 s, H.264, unless this rendering is there."""
     if path.is_file() and _rendering_of(path) == RENDERING:
         return
     say(f"rendering {path.name}")
@@ -48,10 +62,10 @@ def make_portrait(path: Path) -> None:
         with av.open(partial, "w", options={"movflags": "use_metadata_tags"}) as container:
             container.metadata.update({"comment": "synthetic demo", "rendering": RENDERING})
             stream = container.add_stream("libx264", rate=FPS, options={"crf": "14", "preset": "medium"})
-            stream.width = stream.height = SIZE
+            stream.height, stream.width = frame_at(picture, 0).shape[:2]
             stream.pix_fmt = "yuv420p"
             for i in range(SECONDS * FPS):
-                frame = av.VideoFrame.from_ndarray(portrait_frame(picture, i), format="rgb24")
+                frame = av.VideoFrame.from_ndarray(frame_at(picture, i), format="rgb24")
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
         partial.replace(path)
@@ -60,16 +74,32 @@ def make_portrait(path: Path) -> None:
 
 
 def portrait_frame(picture: np.ndarray, index: int) -> np.ndarray:
-    """Frame `index` (SIZE,SIZE,3) uint8 RGB: head and shoulders, moving smoothly with a period of 4 s and 2 s."""
+    """Frame `index` (SIZE,SIZE,3) uint8 RGB of the labelled portrait."""
+    return labelled(moved(picture, index))
+
+
+def two_speakers_frame(picture: np.ndarray, index: int) -> np.ndarray:
+    """Frame `index` (HALF,2*HALF,3) uint8 RGB: the portrait, and its mirror image half a period later."""
+    first, second = moved(picture, index), moved(picture, index + SECONDS * FPS // 2)[:, ::-1] * SECOND
+    halves = [cv2.resize(half, (HALF, HALF), interpolation=cv2.INTER_AREA) for half in (first, second.astype(np.uint8))]
+    return labelled(np.hstack(halves))
+
+
+def moved(picture: np.ndarray, index: int) -> np.ndarray:
+    """Head and shoulders (SIZE,SIZE,3) uint8 RGB, moving smoothly with a period of 4 s and 2 s."""
     turn = 2 * math.pi * index / (SECONDS * FPS)
     zoom = 1.8 * (1 + 0.04 * math.sin(turn))
     centre = (224 + 10 * math.sin(turn), 168 + 5 * math.sin(2 * turn))
     matrix = cv2.getRotationMatrix2D(centre, 4 * math.sin(turn + 1), zoom)
     matrix[:, 2] += SIZE / 2 - np.array(centre)
-    frame = cv2.warpAffine(picture, matrix, (SIZE, SIZE), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
-    font, margin, bottom = cv2.FONT_HERSHEY_SIMPLEX, 8, SIZE - 8
+    return cv2.warpAffine(picture, matrix, (SIZE, SIZE), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+
+
+def labelled(frame: np.ndarray) -> np.ndarray:
+    """The frame, with the label drawn on it at the lower left."""
+    font, margin, bottom = cv2.FONT_HERSHEY_SIMPLEX, 8, len(frame) - 8
     (width, height), _ = cv2.getTextSize(LABEL, font, 0.6, 1)
-    cv2.rectangle(frame, (0, bottom - height - 2 * margin), (width + 2 * margin, SIZE), (0, 0, 0), cv2.FILLED)
+    cv2.rectangle(frame, (0, bottom - height - 2 * margin), (width + 2 * margin, len(frame)), (0, 0, 0), cv2.FILLED)
     return cv2.putText(frame, LABEL, (margin, bottom - margin), font, 0.6, (255, 255, 255), 1, cv2.LINE_AA)
 
 
@@ -98,12 +128,13 @@ def make_speech(path: Path) -> None:
 
 
 def make_inputs(folder: Path) -> dict[str, str]:
-    """Both inputs in `folder`; returns their paths as {"video", "audio"}."""
-    portrait, speech = folder / "demo_portrait.mp4", folder / "demo_speech.wav"
+    """The inputs in `folder`; returns their paths as {"video", "two_speakers", "audio"}."""
+    portrait, two, speech = (folder / f"demo_{name}" for name in ("portrait.mp4", "two_speakers.mp4", "speech.wav"))
     with lock(folder):
         make_portrait(portrait)
+        make_two_speakers(two)
         make_speech(speech)
-    return {"video": str(portrait), "audio": str(speech)}
+    return {"video": str(portrait), "two_speakers": str(two), "audio": str(speech)}
 
 
 def main() -> int:

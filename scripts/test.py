@@ -3,8 +3,9 @@
 
     python3 scripts/test.py [--root DIR] [--no-setup] [--lint] [PYTEST ARGUMENT ...]
 
---lint runs ruff and mypy only. The tests run in two processes, a file in one of them; `-n 0` runs them in one.
-All checks run even when one fails; the exit status is 0 only if all passed.
+--lint runs ruff and mypy only. The tests run in two processes, a file in one of them; `-n 0` runs them in one. Those
+marked `mmpose` run last, in an environment of their own; not with PYTEST ARGUMENTs. All checks run even when one fails;
+the exit status is 0 only if all passed.
 """
 
 from __future__ import annotations
@@ -17,28 +18,32 @@ import time
 from pathlib import Path
 
 from comfy_setup import REPOSITORY, REQUIREMENTS, HostError, check_host, default_root, run, say, setup, venv_python
+from mmpose_setup import check_mmpose, mmpose_python, setup_mmpose
 from system_packages import ensure
 
 # By file, so that what a file makes once for its tests is made once.
 TESTS = ("pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 LINT = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
+WITH_MMPOSE = ("pytest", "-m", "mmpose", "tests/test_face_backends.py")
 
 
-def prepare(root: Path, tests: bool) -> None:
-    """System packages, the host and the demo's inputs, which the tests use too."""
+def prepare(root: Path, tests: bool, with_mmpose: bool) -> None:
+    """System packages, the host, mmpose beside it and the demo's inputs, which the tests use too."""
     ensure(browser=tests, voices=tests)
     setup(root, REQUIREMENTS)
+    if with_mmpose:
+        setup_mmpose(root)
     inputs = [REPOSITORY / "scripts" / "demo_inputs.py", "--folder", root / "demo-inputs"]
     run([venv_python(root), *inputs], "making the demo's inputs")
 
 
-def check(root: Path, module: tuple[str, ...]) -> bool:
-    """Run one checker, `python -m module ...`, in the host's environment and in the repository's root."""
+def check(root: Path, python: Path, module: tuple[str, ...]) -> bool:
+    """Run one checker, `python -m module ...`, in the repository's root."""
     name, started = " ".join(module), time.monotonic()
     say(f"running {name}")
     # One thread a process: two processes of two threads on two cores wait for one another.
     env = {"OMP_NUM_THREADS": "1", **os.environ, "MUSETALK_HOST_ROOT": str(root)}
-    code = subprocess.call([str(venv_python(root)), "-m", *module], cwd=REPOSITORY, env=env)
+    code = subprocess.call([str(python), "-m", *module], cwd=REPOSITORY, env=env)
     say(f"{name}: {'passed' if code == 0 else f'FAILED (exit {code})'}, {time.monotonic() - started:.0f} s")
     return code == 0
 
@@ -50,15 +55,20 @@ def main() -> int:
     parser.add_argument("--lint", action="store_true", help="ruff and mypy only")
     args, pytest_arguments = parser.parse_known_args()
     root = args.root.expanduser().resolve()
+    with_mmpose = not args.lint and not pytest_arguments
     try:
         if not args.no_setup:
-            prepare(root, tests=not args.lint)
+            prepare(root, not args.lint, with_mmpose)
         check_host(root)
+        if with_mmpose:
+            check_mmpose(root)
     except HostError as error:
         print(f"test: error: {error}", file=sys.stderr)
         return 1
     checks = list(LINT) if args.lint else [*LINT, (*TESTS, *pytest_arguments)]
-    passed = [check(root, module) for module in checks]
+    passed = [check(root, venv_python(root), module) for module in checks]
+    if with_mmpose:
+        passed.append(check(root, mmpose_python(root), WITH_MMPOSE))
     return 0 if all(passed) else 1
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import clips
+import numpy as np
 import pytest
 from comfy_client import ComfyServer, start_server, stop_server
 from page_client import ComfyPage, chromium
@@ -14,13 +15,14 @@ from playwright.sync_api import Browser
 
 @pytest.fixture(scope="session")
 def comfy_inputs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """What the server's input folder holds: a talking head, a faceless clip, a picture, sounds."""
+    """What the server's input folder holds: a talking head, two of them, a faceless clip, a picture, sounds."""
     folder = tmp_path_factory.mktemp("inputs")
     frames = clips.moving_portrait(12)
     cutaway = frames.copy()
     cutaway[4:8] = clips.faceless(4, 256)
     return [
         clips.write_video(folder / "portrait.mp4", frames, Fraction(25)),
+        clips.write_video(folder / "two.mp4", np.concatenate([frames, frames[:, :, ::-1]], 2), Fraction(25)),
         clips.write_video(folder / "with_sound.mp4", frames, Fraction(25), clips.tone(0.48)),
         clips.write_video(folder / "nobody.mp4", clips.faceless(12), Fraction(25)),
         clips.write_video(folder / "cutaway.mp4", cutaway, Fraction(25)),
@@ -40,6 +42,12 @@ def comfy(comfy_inputs: list[Path]) -> Iterator[ComfyServer]:
     server = start_server(comfy_inputs)
     yield server
     stop_server(server)
+
+
+@pytest.fixture(scope="session")
+def object_info(comfy: ComfyServer) -> dict[str, Any]:
+    """What the server says about all its nodes."""
+    return comfy.ask("/object_info")
 
 
 # While Playwright's synchronous interface is open, an event loop runs in this thread and asyncio.run() of other tests

@@ -1,6 +1,5 @@
-"""The pack in a real ComfyUI server: sockets, both workflows, equality of the two ways, Cancel, error sentences."""
+"""The pack in a real ComfyUI server: sockets, both ways and their equality, Cancel, detectors, weights."""
 
-import copy
 import re
 import shutil
 import time
@@ -9,7 +8,7 @@ from typing import Any
 import face_weights
 import numpy as np
 import pytest
-from comfy_client import ComfyServer
+from comfy_graphs import all_in_one, defaults, discrete, node, one_sentence, pictures, saved, sources
 from PIL import Image
 from random_weights import write_musetalk
 
@@ -74,11 +73,19 @@ SOCKETS = {
         ["IMAGE", "FLOAT", "STRING", "STRING"],
     ),
     "MuseTalkLipSyncVideo": (
-        {"video": "VIDEO", **PARTS, "audio": "AUDIO", "decode_vae": "VAE", **OPTIONS},
+        {"video": "VIDEO", **PARTS, "audio": "AUDIO", "decode_vae": "VAE", **OPTIONS, "mask": "MASK"},
         ["VIDEO", "STRING", "STRING"],
     ),
     "MuseTalkPreviewFrame": (
-        {**PARTS, "images": "IMAGE", "video": "VIDEO", "audio": "AUDIO", "decode_vae": "VAE", **OPTIONS},
+        {
+            **PARTS,
+            "images": "IMAGE",
+            "video": "VIDEO",
+            "audio": "AUDIO",
+            "decode_vae": "VAE",
+            **OPTIONS,
+            "mask": "MASK",
+        },
         ["IMAGE", "IMAGE", "STRING"],
     ),
     "MuseTalkFaceOptions": ({"reference": "IMAGE", "face_models": FACES}, ["MUSETALK_FACE_OPTIONS"]),
@@ -96,91 +103,6 @@ SOCKETS = {
         ["IMAGE"],
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def object_info(comfy: ComfyServer) -> dict[str, Any]:
-    return comfy.ask("/object_info")
-
-
-def node(kind: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": kind, "inputs": inputs}
-
-
-def sources(video: str = "portrait.mp4", audio: str = "voice.wav") -> dict[str, Any]:
-    """Ids load, sound, models, parts: what every graph begins with."""
-    return {
-        "load": node("LoadVideo", file=video),
-        "sound": node("LoadAudio", audio=audio),
-        "models": node("LoadMuseTalkModels", version="demo", precision="auto"),
-        "parts": node("GetVideoComponents", video=["load", 0]),
-    }
-
-
-def defaults(object_info: dict[str, Any], kind: str) -> dict[str, Any]:
-    """The default of every widget of a node."""
-    specs = object_info[kind]["input"]["required"]
-    return {name: spec[1]["default"] for name, spec in specs.items() if len(spec) > 1 and "default" in spec[1]}
-
-
-def discrete(object_info: dict[str, Any], **match: Any) -> dict[str, Any]:
-    """The discrete chain on `sources`, ids match, faces, audio, encode, unet, decode, blend."""
-
-    def step(kind: str, **inputs: Any) -> dict[str, Any]:
-        return node(kind, **{**defaults(object_info, kind), **inputs})
-
-    return {
-        "match": step(
-            "MuseTalkMatchFrames",
-            **{"images": ["parts", 0], "source_fps": ["parts", 2], "audio": ["sound", 0], **match},
-        ),
-        "faces": step("MuseTalkFaceDetectAndCrop", images=["match", 0], face_models=["models", 3]),
-        "audio": step(
-            "MuseTalkWhisperAudioFeatures", audio=["sound", 0], audio_encoder=["models", 2], fps=["match", 1]
-        ),
-        "encode": step("MuseTalkVAEEncodeMasked", crops=["faces", 0], vae=["models", 1]),
-        "unet": step(
-            "MuseTalkUNetStep",
-            model=["models", 0],
-            masked=["encode", 0],
-            reference=["encode", 1],
-            audio=["audio", 0],
-            track=["faces", 1],
-        ),
-        "decode": step("MuseTalkVAEDecode", samples=["unet", 0], vae=["models", 1]),
-        "blend": step(
-            "MuseTalkBlendFaceParsing",
-            images=["match", 0],
-            faces=["decode", 0],
-            track=["faces", 1],
-            face_models=["models", 3],
-        ),
-    }
-
-
-def all_in_one(object_info: dict[str, Any], **settings: Any) -> dict[str, Any]:
-    """The one node on `sources`, id lipsync."""
-    inputs = {
-        **defaults(object_info, "MuseTalkLipSync"),
-        "images": ["parts", 0],
-        "source_fps": ["parts", 2],
-        "audio": ["sound", 0],
-        "model": ["models", 0],
-        "vae": ["models", 1],
-        "audio_encoder": ["models", 2],
-        "face_models": ["models", 3],
-        **settings,
-    }
-    return {"lipsync": node("MuseTalkLipSync", **inputs)}
-
-
-def saved(name: str, images: list[Any]) -> dict[str, Any]:
-    return {name: node("SaveImage", images=images, filename_prefix=f"test/{name}")}
-
-
-def pictures(comfy: ComfyServer, output: dict[str, Any]) -> np.ndarray:
-    """The PNGs of a SaveImage output, (N,H,W,3) int."""
-    return np.stack([np.asarray(Image.open(comfy.file(item)).convert("RGB")).astype(int) for item in output["images"]])
 
 
 def test_sockets_are_those_of_the_design(object_info):
@@ -323,60 +245,10 @@ def test_cancel_leaves_the_server_usable(comfy, object_info):
     assert len(comfy.run(short)["end"]["images"]) == 25
 
 
-def one_sentence(text: str) -> bool:
-    return len(text) < 400 and text.endswith(".") and "\n" not in text and "Traceback" not in text
-
-
-def test_batches_of_different_length_are_named(comfy, object_info):
-    steps = discrete(object_info)
-    other = {f"other_{name}": item for name, item in copy.deepcopy(steps).items() if name in ("match", "faces")}
-    other["other_match"]["inputs"]["fps"] = 50.0
-    other["other_faces"]["inputs"]["images"] = ["other_match", 0]
-    steps["unet"]["inputs"]["track"] = ["other_faces", 1]
-    end = {"end": node("PreviewImage", images=["blend", 0])}
-    message = comfy.fail({**sources(), **steps, **other, **end})
-    assert one_sentence(message)
-    assert "25 masked latents" in message and "50 tracked frames" in message and "MuseTalkMatchFrames" in message
-
-
-def test_audio_that_ends_early_is_named(comfy, object_info):
-    steps = discrete(object_info)
-    steps["audio"]["inputs"]["fps"] = 12.0
-    message = comfy.fail({**sources(), **steps, "end": node("PreviewImage", images=["blend", 0])})
-    assert one_sentence(message)
-    assert " 12 " in message and " 25" in message and "MuseTalkMatchFrames" in message
-
-
-@pytest.mark.parametrize("way", ["discrete", "all_in_one"])
-def test_no_face_anywhere_is_an_error(comfy, object_info, way):
-    chain, last = (discrete(object_info), "blend") if way == "discrete" else (all_in_one(object_info), "lipsync")
-    message = comfy.fail({**sources("nobody.mp4"), **chain, "end": node("PreviewImage", images=[last, 0])})
-    assert one_sentence(message) and "No face was found" in message
-
-
-@pytest.mark.parametrize("way", ["discrete", "all_in_one"])
-def test_video_without_sound_is_an_error(comfy, object_info, way):
-    chain, last = (discrete(object_info), "blend") if way == "discrete" else (all_in_one(object_info), "lipsync")
-    for item in chain.values():
-        if "audio" in item["inputs"] and item["class_type"] != "MuseTalkUNetStep":
-            item["inputs"]["audio"] = ["parts", 1]
-    message = comfy.fail({**sources(), **chain, "end": node("PreviewImage", images=[last, 0])})
-    assert one_sentence(message) and "no audio" in message
-
-
 def test_own_sound_of_a_video_works(comfy, object_info):
     prompt = {**sources("with_sound.mp4"), **all_in_one(object_info, audio=["parts", 1])}
     outputs = comfy.run({**prompt, "end": node("PreviewImage", images=["lipsync", 0])})
     assert len(outputs["end"]["images"]) in (12, 13, 14)  # 0.48 s; AAC fills and adds frames of 64 ms
-
-
-def test_missing_weights_are_named(comfy):
-    prompt = {
-        "models": node("LoadMuseTalkModels", version="v1.5", precision="auto"),
-        "end": node("PreviewAny", source=["models", 1]),
-    }
-    message = comfy.fail(prompt)
-    assert "unet.pth" in message and "weights download musetalk-v1.5-unet" in message
 
 
 def test_dwpose_runs_on_its_weights_and_is_refused_without(comfy, object_info):
@@ -406,22 +278,6 @@ def test_dwpose_runs_on_its_weights_and_is_refused_without(comfy, object_info):
         shutil.rmtree(folder)
     auto, dwpose, mediapipe = (pictures(comfy, outputs[f"crop_{name}"]) for name in ("auto", "dwpose", "mediapipe"))
     assert (auto == dwpose).all() and (dwpose != mediapipe).any()
-
-
-def test_half_precision_is_refused_on_a_cpu(comfy):
-    prompt = {
-        "models": node("LoadMuseTalkModels", version="demo", precision="fp16"),
-        "end": node("PreviewAny", source=["models", 1]),
-    }
-    message = comfy.fail(prompt)
-    assert one_sentence(message) and "fp16" in message
-
-
-def test_a_vae_of_another_kind_is_refused(comfy, object_info):
-    chain = all_in_one(object_info, decode_vae=["other", 0])
-    end = {"other": node("VAELoader", vae_name="pixel_space"), "end": node("PreviewImage", images=["lipsync", 0])}
-    message = comfy.fail({**sources(), **chain, **end})
-    assert one_sentence(message) and "sd-vae-ft-mse" in message
 
 
 def test_musetalk_files_in_the_graph(comfy, object_info):

@@ -102,9 +102,14 @@ def test_a_small_face_in_a_4k_frame(detector, portrait, fill):
     assert np.linalg.norm(mouth(face) - MOUTH - [2000, 900]) < 3
 
 
-@pytest.mark.parametrize("name", ["coffee", "rocket", "page", "hubble_deep_field", "cat"])
+FACELESS = ["coffee", "rocket", "page", "hubble_deep_field", "cat", "colorwheel", "stereo_motorcycle"]
+
+
+@pytest.mark.parametrize("name", FACELESS)
 def test_nothing_where_no_face_is(detector, name):
+    """Of the motorcycle the left eye's picture; in the right one's the lamp looks like a face (docs/faces.md)."""
     picture = getattr(skimage.data, name)()
+    picture = picture[0] if isinstance(picture, tuple) else picture
     picture = np.stack([picture] * 3, -1) if picture.ndim == 2 else picture
     assert detector.detect(torch.from_numpy(picture.copy())) == []
 
@@ -167,9 +172,11 @@ def test_wrong_choices_are_refused(detector):
         FaceLocator(detector).locate(torch.zeros(4, 4))
 
 
-def test_faces_and_no_faces_of_the_wild(detector):
+@pytest.mark.parametrize("size", [25, 50])
+def test_faces_and_no_faces_of_the_wild(detector, size):
     """scikit-image's part of Labeled Faces in the Wild: 100 faces of 25 pixels, then 100 patches without one."""
     pictures = [(picture * 255).astype(np.uint8) for picture in skimage.data.lfw_subset()]
+    pictures = [cv2.resize(picture, (size, size), interpolation=cv2.INTER_CUBIC) for picture in pictures]
     found = [bool(detector.detect(torch.from_numpy(np.stack([picture] * 3, -1)))) for picture in pictures]
     assert sum(found[:100]) >= 95
     assert sum(found[100:]) == 0
@@ -194,16 +201,32 @@ def test_ten_brightnesses(detector, portrait, gain):
     assert np.linalg.norm(mouth(only(detector.detect(torch.from_numpy(frame)))) - MOUTH) < 4
 
 
-def test_fifty_faces_small_faces_and_one_upside_down(detector, portrait):
-    head = cv2.resize(portrait[0:300, 80:380], (144, 144), interpolation=cv2.INTER_AREA)
-    crowd = np.tile(head, (5, 10, 1))
-    faces = detector.detect(torch.from_numpy(crowd))
-    centres = np.array([face.landmarks.mean(0) for face in faces])
-    assert len(faces) <= 50 and len({tuple(cell) for cell in (centres // 144).astype(int).tolist()}) == len(faces)
-    tiny = cv2.resize(portrait, (110, 110), interpolation=cv2.INTER_AREA)  # its face is 20 pixels wide
-    for frame in (tiny, portrait[::-1].copy()):
-        for face in detector.detect(torch.from_numpy(frame)):
-            assert np.isfinite(face.landmarks).all() and face.area > 0
+def crowd_of_fifty(side: int) -> torch.Tensor:
+    """The portrait's head ten times across and five times down, each `side` pixels wide."""
+    head = cv2.resize(skimage.data.astronaut()[0:300, 80:380], (side, side), interpolation=cv2.INTER_AREA)
+    return torch.from_numpy(np.tile(head, (5, 10, 1)))
+
+
+def test_most_of_fifty_faces_are_found_each_once_and_in_its_place(detector):
+    """In a frame of 2400x1200 the faces are 73 pixels wide; the mouth's place in a head is known, within 4 px."""
+    faces = detector.detect(crowd_of_fifty(240))
+    mouths = np.array([mouth(face) for face in faces])
+    cells = {tuple(cell) for cell in (mouths // 240).astype(int).tolist()}
+    assert 45 <= len(faces) == len(cells) <= 50
+    assert np.abs(mouths % 240 - (MOUTH - [80, 0]) * 240 / 300).max() < 4
+
+
+def test_a_face_of_20_pixels_is_found_in_its_place(detector, portrait):
+    frame = cv2.resize(portrait, (110, 110), interpolation=cv2.INTER_AREA)
+    face = only(detector.detect(torch.from_numpy(frame)))
+    assert 15 <= face.box[2] - face.box[0] <= 25
+    assert np.linalg.norm(mouth(face) - MOUTH * 110 / 512) < 2
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_black_and_white_frames_have_no_face_and_say_so(detector, level):
+    track = FaceLocator(detector).locate(torch.full((2, 720, 1280, 3), level, dtype=torch.uint8))
+    assert not track.present.any() and track.reasons.tolist() == ["no face"] * 2 and not track.boxes.any()
 
 
 def test_faces_are_followed_without_a_search(detector, portrait):

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from clips import write_audio, write_video
+from clips import portrait, write_audio, write_video
 from face_clips import Place, clip, elsewhere, mouth, person
 from PIL import Image
 
@@ -14,6 +14,7 @@ from musetalk_core.__main__ import main
 from musetalk_core.audio_features import extract_features
 from musetalk_core.engine import WeightChoice, load_engine
 from musetalk_core.errors import MuseTalkError
+from musetalk_core.faces.external import faces_in_boxes, given_boxes
 from musetalk_core.media.source import TensorFrames
 from musetalk_core.pipeline import lip_sync
 from musetalk_core.report import Report
@@ -91,6 +92,50 @@ def test_nobody_is_refused_or_passed_through(engine, frames):
         run(engine, frames, speech(1))
     made, report = run(engine, frames, speech(1), allow_no_face=True)
     assert report.passed_through == 6 and torch.equal(made[0], frames[0])
+
+
+def test_one_of_fifty_speaks_and_the_others_keep_every_pixel(engine):
+    """The chosen face is one of the crowd's; what changes lies in its crop box."""
+    crowd = np.tile(portrait(160), (5, 10, 1))
+    frames = torch.from_numpy(np.stack([crowd] * 2))
+    track = locate_all(TensorFrames(frames, FPS), engine.models(LipSyncSettings()).locator, 2)
+    made, report = run(engine, frames, speech(1, 2), track)
+    assert made.shape == frames.shape and report.found == 2
+    outside = torch.ones(2, 800, 1600, dtype=torch.bool)
+    for k, (x1, y1, x2, y2) in enumerate(track.boxes.astype(int)):
+        outside[k, y1:y2, x1:x2] = False
+        assert max(x2 - x1, y2 - y1) < 160
+    assert torch.equal(made[outside], frames[outside]) and not torch.equal(made, frames)
+
+
+@pytest.mark.parametrize("turn", [0, 180])
+def test_a_portrait_on_its_head_is_generated_in_its_box_or_passed_through(engine, turn):
+    """0: a mirror image on its head. Where a face is seen, only its crop box changes; else nothing does."""
+    head = portrait(256)[::-1] if turn == 0 else portrait(256)[::-1, ::-1]
+    frames = torch.from_numpy(np.stack([head] * 2))
+    locator = engine.models(LipSyncSettings()).locator
+    track = locate_all(TensorFrames(frames, FPS), locator, 2)
+    made, report = run(engine, frames, speech(1, 2), track, allow_no_face=True)
+    assert report.found == track.present.sum() and report.frames == 2
+    for k in range(2):
+        x1, y1, x2, y2 = track.boxes[k].astype(int)
+        outside = torch.ones(256, 256, dtype=torch.bool)
+        outside[max(y1, 0) : y2, max(x1, 0) : x2] = False
+        assert torch.equal(made[k][outside], frames[k][outside])
+
+
+def test_boxes_outside_the_image_pass_the_frames_through_with_the_reason(engine):
+    frames = clip(BOTH[:2])
+    beside = {"x": 500, "y": 20, "width": 90, "height": 90}
+    boxes = given_boxes(beside, 2, (240, 480))
+    assert boxes == [[], []]
+    faces = [
+        faces_in_boxes(frame, row, engine.backends.get("mediapipe").detector)
+        for frame, row in zip(frames, boxes, strict=True)
+    ]
+    track = engine.models(LipSyncSettings()).locator.locate(frames, faces)
+    made, report = run(engine, frames, speech(1, 2), track, allow_no_face=True)
+    assert torch.equal(made, frames) and report.as_dict()["reasons"] == {"no face": 2}
 
 
 def test_a_person_who_never_comes_is_refused_with_the_reason(engine):

@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPTS = REPOSITORY / "scripts"
@@ -20,6 +21,8 @@ sys.path.insert(0, str(SCRIPTS))
 import comfy_setup  # noqa: E402
 import demo_inputs  # noqa: E402
 import system_packages  # noqa: E402
+
+from musetalk_core.faces.detector import FaceDetector  # noqa: E402
 
 
 def call(name, *arguments, **environment):
@@ -96,6 +99,11 @@ def test_start_shows_the_log_of_a_server_that_dies_and_removes_its_folder(tmp_pa
     assert list(root.glob("run-*")) == []
 
 
+def test_mmpose_is_asked_for_where_it_was_not_set_up(tmp_path):
+    done = call("test.py", "--no-setup", "--root", fake_host(tmp_path))
+    assert done.returncode == 1 and "has no mmpose" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_requirement_files_are_read_without_torch_and_comments(tmp_path):
     (tmp_path / "base.txt").write_text("torch>=2.1\nnumpy>=1.25  # arrays\n\n# nothing\ntorchsde\n")
     (tmp_path / "dev.txt").write_text("-r base.txt\npytest>=8\nTorchVision\n")
@@ -137,6 +145,21 @@ def test_portrait_clip_moves_smoothly_is_labelled_and_is_made_once(tmp_path):
     assert path.stat().st_mtime_ns == stamp
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
     assert [p.name for p in tmp_path.iterdir()] == ["portrait.mp4"]
+
+
+def test_the_second_clip_shows_two_people_side_by_side_and_a_label(tmp_path):
+    path = tmp_path / "two.mp4"
+    demo_inputs.make_two_speakers(path)
+    with av.open(path) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert container.metadata["comment"] == "synthetic demo"
+    assert len(frames) == 100 and frames[0].shape == (384, 768, 3)
+    detector = FaceDetector(FaceDetector.load_nets())
+    for frame in frames[::25]:
+        left, right = sorted(face.box.tolist() for face in detector.detect(torch.from_numpy(frame)))
+        assert left[2] < 384 < right[0]
+    label = frames[40][362:377, 10:160]
+    assert label.max() > 200 and np.median(label) < 40
 
 
 def test_demo_result_is_tagged_counted_and_its_streams_are_untouched(tmp_path):

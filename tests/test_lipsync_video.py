@@ -20,7 +20,7 @@ from musetalk_core.__main__ import main
 
 NTSC = Fraction(30000, 1001)
 OWN_HERTZ, GIVEN_HERTZ = 500, 220  # the tone of ntsc.mov, and that of clips.tone in voice.wav
-OPTIONAL = ["audio", "decode_vae", "face_options", "blend_options", "silence"]
+OPTIONAL = ["audio", "decode_vae", "face_options", "blend_options", "silence", "mask"]
 INPUTS = [
     "video",
     "model",
@@ -48,11 +48,6 @@ INPUTS = [
     *OPTIONAL,
 ]
 PARTS = {"model": ["models", 0], "vae": ["models", 1], "audio_encoder": ["models", 2], "face_models": ["models", 3]}
-
-
-@pytest.fixture(scope="module")
-def object_info(comfy: ComfyServer) -> dict[str, Any]:
-    return comfy.ask("/object_info")
 
 
 @pytest.fixture(scope="module")

@@ -270,11 +270,6 @@ def node(kind: str, **values: Any) -> dict[str, Any]:
     return {"class_type": kind, "inputs": values}
 
 
-@pytest.fixture(scope="module")
-def object_info(comfy: ComfyServer) -> dict[str, Any]:
-    return comfy.ask("/object_info")
-
-
 def step(object_info: dict[str, Any], kind: str, **values: Any) -> dict[str, Any]:
     """A node with its defaults, on the demo models."""
     specs = object_info[kind]["input"]["required"]
@@ -309,7 +304,7 @@ def test_the_nodes_inputs_and_outputs(object_info):
         *("bbox_shift", "extra_margin", "face", "parsing_mode", "left_cheek_width", "right_cheek_width"),
         *("expand", "blur", "upper_boundary_ratio", "audio_padding_left", "audio_padding_right", "sweep", "detector"),
     ]
-    optional = ["images", "video", "audio", "decode_vae", "face_options", "blend_options", "silence"]
+    optional = ["images", "video", "audio", "decode_vae", "face_options", "blend_options", "silence", "mask"]
     assert list(info["input"]["optional"]) == optional
     assert info["output"] == ["IMAGE", "IMAGE", "STRING"]
     assert info["output_name"] == ["preview", "sweep", "report"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import clips
+import numpy as np
 import pytest
 from comfy_client import (
     PAGE_ONLY,
@@ -34,11 +35,14 @@ NAMES = {
     "musetalk_all_in_one",
     "musetalk_batch",
     "musetalk_discrete",
+    "musetalk_faces_and_silence",
     "musetalk_first_frame_tuning",
     "musetalk_long_video",
     "musetalk_subgraph",
+    "musetalk_two_speakers",
 }
 TITLE_HEIGHT = 30
+TWO = "musetalk_two_speakers"
 SMALL_INPUTS = {
     "LoadVideo": ("file", "portrait.mp4"),
     "LoadAudio": ("audio", "voice.wav"),
@@ -284,12 +288,19 @@ def test_model_links_are_the_catalogue_s_and_open_no_dialog(path):
 
 
 def small(path: Path) -> dict[str, Any]:
-    """A twin on the tests' inputs: 12 frames of 256x256 at 25 fps, or one picture, and 1 s of sound."""
+    """A twin on the tests' inputs: 12 frames of 256x256 (512x256 with two people) at 25 fps, or one picture, and 1 s of
+    sound, half of it for each of two.
+    """
     prompt = load(path)
     for item in prompt.values():
         if item["class_type"] in SMALL_INPUTS:
             name, value = SMALL_INPUTS[item["class_type"]]
-            item["inputs"][name] = value
+            two = item["inputs"][name] == "demo_two_speakers.mp4"
+            item["inputs"][name] = "two.mp4" if two else value
+        elif item["class_type"] in ("TrimAudioDuration", "EmptyAudio"):
+            item["inputs"]["duration"] = 0.5
+            if item["inputs"].get("start_index", 0) > 0.5:
+                item["inputs"]["start_index"] = 0.5
     return prompt
 
 
@@ -307,8 +318,30 @@ def saved_video(server: ComfyServer, path: Path) -> Path:
 @each([path for path in TWINS if path.stem not in (MUSEV, "musetalk_first_frame_tuning")])
 def test_workflow_runs_to_a_video(comfy, path):
     facts = clips.probe(saved_video(comfy, path))
-    assert (facts["frames"], facts["fps"], facts["size"]) == (25, 25, (256, 256))
+    assert (facts["frames"], facts["fps"], facts["size"]) == (25, 25, (256, 512 if path.stem == TWO else 256))
     assert abs(facts["audio_seconds"] - 1.0) < 0.05
+
+
+def test_each_of_two_speakers_moves_with_their_own_line_only(comfy):
+    """Without a voice of the second the first's half of every frame stays what it was, bit for bit."""
+    prompt = small(WORKFLOWS / "api" / f"{TWO}.json")
+    prompt = {key: item for key, item in prompt.items() if item["class_type"] not in ("CreateVideo", "SaveVideo")}
+    _, second = (key for key, item in prompt.items() if item["class_type"] == "MuseTalkLipSync")
+    nothing = {"class_type": "EmptyAudio", "inputs": {"duration": 1.0, "sample_rate": 16000, "channels": 1}}
+    mute = {**prompt[second], "inputs": {**prompt[second]["inputs"], "audio": ["nothing", 0]}}
+    prompt |= {"nothing": nothing, "mute": mute}
+    for name, images in {"both": [second, 0], "muted": ["mute", 0], "source": ["4", 0]}.items():
+        prompt[name] = {"class_type": "SaveImage", "inputs": {"images": images, "filename_prefix": f"test/{name}"}}
+    outputs = comfy.run(prompt)
+    both, muted, source = (
+        np.stack([np.asarray(Image.open(comfy.file(item)))[..., :3] for item in outputs[name]["images"]])
+        for name in ("both", "muted", "source")
+    )
+    assert (both[:, :, :256] == muted[:, :, :256]).all()
+    assert (both[13:, :, 256:] != muted[13:, :, 256:]).any()
+    assert (both[:12] != source)[:, :, :256].any() and (both[:12] != source)[:, :, 256:].any()
+    reports = [outputs[key]["text"][0] for key, item in prompt.items() if item["class_type"] == "PreviewAny"]
+    assert len(reports) == 2 and all("25 frames: 25 lip-synced" in report for report in reports)
 
 
 def test_subgraph_gives_the_frames_of_the_discrete_chain(comfy):

@@ -1,13 +1,12 @@
 """`preview`: one frame of the result as a picture, to tune the settings on before the long run."""
 
 import argparse
-import os
-import uuid
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import MuseTalkError
+from ..files import whole_file
 from ..media.audio import AudioFile
 from ..media.source import open_source
 from ..preview import find_moment, make_take, report, sweep_shifts
@@ -74,11 +73,5 @@ def _save(file: Path, sheet: np.ndarray) -> None:
     """Write a picture under a temporary name, then rename it."""
     from PIL import Image
 
-    part = file.with_name(f"{uuid.uuid4().hex}{file.suffix}")
-    try:
+    with whole_file(file) as part:
         Image.fromarray(sheet).save(part)
-        os.replace(part, file)
-    except OSError as error:
-        raise MuseTalkError(f"The output {file} cannot be written: {error}.") from error
-    finally:
-        part.unlink(missing_ok=True)

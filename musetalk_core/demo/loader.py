@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import MuseTalkError
+from ..files import whole_file
 from .audio import DemoAudioEncoder, DemoAudioNet
 from .autoencoder import DemoAutoencoder, start_as_thumbnail
 from .codec import DemoCodec
@@ -129,13 +130,8 @@ def save_demo(path: str | Path, nets: DemoNets, trained: bool = True) -> None:
         "trained": "true" if trained else "false",
         "config": json.dumps(nets.config, sort_keys=True),
     }
-    target = Path(path)
-    partial = target.with_name(target.name + ".partial")
-    try:
-        save_file(tensors, partial, metadata=metadata)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(Path(path)) as part:
+        save_file(tensors, part, metadata=metadata)
 
 
 def _build(config: dict[str, Any]) -> DemoNets:

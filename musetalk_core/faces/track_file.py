@@ -1,20 +1,19 @@
 """Face tracks on disk: JSON, no pickle."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import MuseTalkError
+from ..files import whole_file
 from .track import REASON_LENGTH, FaceTrack
 
 FORMAT = "musetalk-face-track-1"
 
 
 def save_track(path: Path, track: FaceTrack) -> None:
-    """Write a track as JSON, first under a temporary name in the same folder, then renamed."""
+    """Write a track as JSON, whole or not at all. Raises MuseTalkError when that is impossible."""
     content = {
         "format": FORMAT,
         "identity": track.identity,
@@ -26,14 +25,8 @@ def save_track(path: Path, track: FaceTrack) -> None:
         "angles": track.angles.tolist(),
         "landmarks": None if track.landmarks is None else np.round(track.landmarks, 2).tolist(),
     }
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content), encoding="utf-8")
 
 
 def load_track(path: Path) -> FaceTrack:

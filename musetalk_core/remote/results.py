@@ -9,6 +9,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from ..errors import MuseTalkError
+from ..files import whole_file
 from .comfy_api import ComfyApi
 from .jobs import Job
 from .state import Record
@@ -66,17 +67,12 @@ class Results:
     def write_summary(self, records: Sequence[Record]) -> None:
         """Write DIR/summary.csv: a row for each job."""
         path = self.folder / SUMMARY
-        part = self.folder / f".{SUMMARY}.part"
-        try:
-            with open(part, "w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow(["name", "state", "server", "seconds", "files", "error"])
-                for record in records:
-                    row = [record.job.name, record.state.value, record.server, record.seconds, record.files]
-                    writer.writerow([*row, record.error])
-            os.replace(part, path)
-        except OSError as error:
-            raise MuseTalkError(f"The summary cannot be written to {path}: {error}.") from error
+        with whole_file(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["name", "state", "server", "seconds", "files", "error"])
+            for record in records:
+                row = [record.job.name, record.state.value, record.server, record.seconds, record.files]
+                writer.writerow([*row, record.error])
 
 
 def saved_files(outputs: dict[str, Any]) -> Iterator[dict[str, Any]]:

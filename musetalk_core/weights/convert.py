@@ -1,12 +1,11 @@
 """Rewriting a weight file in another format or precision."""
 
-import os
-import tempfile
 from pathlib import Path
 
 import torch
 
 from ..errors import MuseTalkError
+from ..files import whole_file
 from .state_dict import StateDict, read_state_dict
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -41,22 +40,11 @@ def _copy(name: str, tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.T
 
 
 def _write(state: StateDict, target: Path) -> None:
-    try:
-        handle, name = tempfile.mkstemp(prefix=target.name, suffix=".tmp", dir=target.absolute().parent)
-    except OSError as error:
-        raise MuseTalkError(f"{target.parent} cannot be written to ({error.strerror}).") from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with whole_file(target) as part:
+        part.touch()  # torch and safetensors report a folder that cannot be written to each in its own way
         if target.suffix == ".safetensors":
             from safetensors.torch import save_file
 
-            save_file(state, temporary, metadata={"format": "pt"})
+            save_file(state, part, metadata={"format": "pt"})
         else:
-            torch.save(state, temporary)
-        temporary.chmod(0o644)
-        temporary.replace(target)
-    except OSError as error:
-        raise MuseTalkError(f"{target} cannot be written ({error}).") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+            torch.save(state, part)
