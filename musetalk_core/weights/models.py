@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
     from ..nets.bisenet import BiSeNet
+    from ..nets.syncnet import SyncNet
 
 _VAE_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _WHISPER_FILES = ("model.safetensors", "pytorch_model.bin", "tiny.pt")
@@ -103,8 +104,19 @@ def load_bisenet(path: Path | str) -> BiSeNet:
     return _assemble(lambda: BiSeNet(classes), counters | state, torch.float32, path)
 
 
+def load_syncnet(path: Path | str) -> SyncNet:
+    """SyncNet v2, float32 on the CPU. Errors as in load_unet."""
+    path = Path(path)
+    state = read_state_dict(path)
+    if "netcnnlip.0.weight" not in state or "netcnnaud.0.weight" not in state:
+        raise refuse(path, state, "a SyncNet v2")
+    from ..nets.syncnet import SyncNet
+
+    return _assemble(SyncNet, state, torch.float32, path)
+
+
 def check_role(role: str, path: Path) -> None:
-    """Raise MuseTalkError unless the file holds a network of a catalogue role (unet, vae, whisper, bisenet).
+    """Raise MuseTalkError unless the file holds a network of a catalogue role (unet, vae, whisper, bisenet, syncnet).
 
     Other roles have no loader here yet and pass.
     """
@@ -116,6 +128,8 @@ def check_role(role: str, path: Path) -> None:
         load_whisper(path, None)
     elif role == "bisenet":
         load_bisenet(path)
+    elif role == "syncnet":
+        load_syncnet(path)
 
 
 def _in_folder(path: Path, names: tuple[str, ...]) -> Path:
