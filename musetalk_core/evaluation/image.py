@@ -55,7 +55,9 @@ def ssim(frame: np.ndarray, reference: np.ndarray, region: np.ndarray | None = N
     below 7 pixels, MissingWeightsError without scikit-image.
     """
     if frame.shape != reference.shape or min(frame.shape[:2]) < 7:
-        raise MuseTalkError(f"Pictures of shape {frame.shape} and {reference.shape} have no SSIM; give 7 pixels or more.")
+        raise MuseTalkError(
+            f"Pictures of shape {frame.shape} and {reference.shape} have no SSIM; give 7 pixels or more."
+        )
     try:
         from skimage.metrics import structural_similarity
     except ImportError as error:

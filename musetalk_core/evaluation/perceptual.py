@@ -83,7 +83,9 @@ class FaceEmbedder:
         try:
             self._net = cv2.dnn.readNetFromONNX(str(path))
         except cv2.error as error:
-            raise MuseTalkError(f"{path} cannot be read as an ONNX network; give insightface's w600k_r50.onnx.") from error
+            raise MuseTalkError(
+                f"{path} cannot be read as an ONNX network; give insightface's w600k_r50.onnx."
+            ) from error
 
     def embed(self, frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         """(D,) of length 1 for the face with these iBUG points (68,2); RGB scaled to -1..1 as ArcFace was trained."""
