@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .audio import MuseTalkWhisperAudioFeatures
 from .blending import MuseTalkBlendFaceParsing
+from .evaluate import MuseTalkComparePreview, MuseTalkEvaluateQuality, MuseTalkEvaluateSync
 from .faces import MuseTalkFaceDetectAndCrop
 from .frames import MuseTalkMatchFrames
 from .latents import MuseTalkVAEDecode, MuseTalkVAEEncodeMasked
@@ -31,4 +32,7 @@ class MuseTalkSuite(ComfyExtension):
             MuseTalkLipSync,
             MuseTalkLipSyncVideo,
             MuseTalkPreviewFrame,
+            MuseTalkEvaluateSync,
+            MuseTalkEvaluateQuality,
+            MuseTalkComparePreview,
         ]

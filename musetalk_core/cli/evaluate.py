@@ -20,16 +20,12 @@ from ..evaluation.report import failures, table
 from ..evaluation.run import Evaluation, Maker, evaluate
 from ..evaluation.speech import CROPS, SyncSettings
 from ..evaluation.sync import MAX_SHIFT, SyncScorer
+from ..evaluation.weights import ALEXNET, FACE_EMBEDDER, INCEPTION
 from ..faces.detector import FaceDetector
 from ..tasks import Task, run_task
 from ..weights.folders import ModelFolders
 from ..weights.models import load_syncnet
 from .infer import add_settings, add_weights, load, option, settings_of
-
-# Below the model folder "musetalk"; docs/evaluation.md says where they come from.
-ALEXNET = "evaluation/alexnet-owt-7be5be79.pth"
-INCEPTION = "evaluation/weights-inception-2015-12-05-6726825d.pth"
-FACE_EMBEDDER = "evaluation/w600k_r50.onnx"
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -1,6 +1,6 @@
 """What is measured: a finished clip with its sound, and what it was made from or should look like."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -85,12 +85,15 @@ class Faces:
         return np.isfinite(self.boxes[:, 0])
 
 
-def find_faces(frames: FrameSource, indices: Sequence[int], locator: FaceLocator) -> Faces:
-    """The face that a fresh locator follows; a frame shown twice in a row is looked at once."""
+def find_faces(
+    frames: FrameSource, indices: Sequence[int], locator: FaceLocator, progress: Callable[[], None] = lambda: None
+) -> Faces:
+    """The face that a fresh locator follows; a frame shown twice in a row is looked at once. progress(): after each."""
     rows: list[Face | None] = []
     for k, frame in enumerate(frames.read(indices)):
         again = k > 0 and indices[k] == indices[k - 1]
         rows.append(rows[-1] if again else locator.choose(locator.detector.detect(frame)))
+        progress()
     nothing = np.full((4,), np.nan, np.float32), np.full((68, 2), np.nan, np.float32)
     boxes = [nothing[0] if face is None else face.box for face in rows]
     landmarks = [nothing[1] if face is None else face.landmarks for face in rows]

@@ -76,3 +76,12 @@ def summarize(values: list[Figure]) -> Summary:
 def written(name: str, value: Figure) -> str:
     """A figure for people: its digits, or the reason."""
     return value if isinstance(value, str) else f"{value:.{KINDS[name].digits}f}"
+
+
+def told(figures: dict[str, Figure]) -> str:
+    """Figures for people, one a line: title, value, which way is better."""
+    lines = []
+    for name, value in figures.items():
+        better = f" ({KINDS[name].better} is better)" if KINDS[name].better and not isinstance(value, str) else ""
+        lines.append(f"{KINDS[name].title}: {written(name, value)}{better}")
+    return "\n".join(lines)

@@ -1,6 +1,6 @@
 """How good is the picture? Measures of one clip, gathered frame by frame in memory that does not grow."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,10 +41,12 @@ class QualityTools:
     real: FeatureStatistics = field(default_factory=FeatureStatistics)
 
 
-def measure_quality(clip: Clip, faces: Faces, tools: QualityTools) -> dict[str, Figure]:
+def measure_quality(
+    clip: Clip, faces: Faces, tools: QualityTools, progress: Callable[[], None] = lambda: None
+) -> dict[str, Figure]:
     """name -> the mean over the clip's frames, or why there is none; `faces`: the clip's own, one a frame.
 
-    Measures of the source or the reference are there only when the clip has one.
+    progress(): after each frame. Measures of the source or the reference are there only when the clip has one.
     """
     meter = _Meter(clip, tools)
     source = None
@@ -61,6 +63,7 @@ def measure_quality(clip: Clip, faces: Faces, tools: QualityTools) -> dict[str, 
         if tools.inception is not None and real is not None:
             tools.made.add(tools.inception.features(frame))
             tools.real.add(tools.inception.features(real))
+        progress()
     return meter.figures()
 
 
