@@ -98,7 +98,7 @@ class MuseTalkEvaluateQuality(io.ComfyNode):
             description="Measures the picture: sharpness and trembling of any clip; seam, untouched pixels and "
             "identity against the source; PSNR, SSIM, L1 and LPIPS against a real video of the same words.",
             inputs=[
-                io.Image.Input("images", tooltip="The finished frames."),
+                io.Image.Input("images", tooltip="The frames to be measured."),
                 MuseTalkFaceModels.Input("face_models", tooltip=FACE_MODELS_TOOLTIP),
                 io.Image.Input(
                     "source", optional=True, tooltip="The frames of Match Frames that images were made from."
