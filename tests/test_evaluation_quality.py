@@ -144,15 +144,25 @@ def test_lpips_takes_alexnet_from_a_file(tmp_path):
     picture, other = portrait(64), noisy(portrait(64))
     first, second = (torch.from_numpy(p).permute(2, 0, 1)[None].float() / 127.5 - 1 for p in (picture, other))
     measure = Lpips(tmp_path / "alexnet.pth")
-    assert measure.distance(picture, other) == pytest.approx(float(known(first, second)), rel=1e-4)
+    assert measure.distance(picture, other) == pytest.approx(known(first, second).item(), rel=1e-4)
     assert measure.distance(picture, picture) == 0
 
 
-def test_inception_takes_its_weights_from_a_file(tmp_path):
-    pytest.importorskip("torch_fidelity")
+def test_inception_takes_its_weights_from_a_file(tmp_path, monkeypatch):
+    module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(MuseTalkError, match="not torch-fidelity's"):
         InceptionFeatures(tmp_path / "other.pth")
+    net_class = module.FeatureExtractorInceptionV3
+    with monkeypatch.context() as patch:  # the package cannot make a random network otherwise
+        patch.setattr(net_class, "load_state_dict", lambda *_: None)
+        net = net_class("inception", ["2048"], feature_extractor_weights_path=str(tmp_path / "other.pth"))
+    torch.save(net.state_dict(), tmp_path / "inception.pth")
+    picture = portrait(128)
+    found = InceptionFeatures(tmp_path / "inception.pth").features(picture)
+    expected = net(torch.from_numpy(picture).permute(2, 0, 1)[None])[0]
+    assert found.shape == (1, 2048) and found.std() > 0
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-6)
 
 
 def test_measures_of_a_clip_that_differs_only_in_the_mouth(detector):

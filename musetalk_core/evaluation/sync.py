@@ -24,9 +24,8 @@ BATCH = 20  # windows at once, as the reference
 class SyncScore:
     """How well faces and sound of a clip belong together.
 
-    distance: LSE-D, less is better; confidence: LSE-C, more is better, 7.7 for HDTF's real
-    videos; offset: frames at
-    25/s by which the picture is late (negative: early); windows: how many were compared.
+    distance: LSE-D, less is better; confidence: LSE-C, more is better, 7.7 for HDTF's real videos (arXiv 2410.10122);
+    offset: frames at 25/s by which the picture is late (negative: early); windows: how many were compared.
     """
 
     distance: float
