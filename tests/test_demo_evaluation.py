@@ -235,6 +235,6 @@ def test_a_page_without_a_place_for_the_table_is_told(tmp_path):
     document = json.loads(evaluate_demo.RESULT.read_text())
     with pytest.raises(HostError, match="no place"):
         demo_table.write_table(page, document)
-    page.write_text(f"a\n{demo_table.BEGIN}\nold\n{demo_table.END}\nb\n")
+    page.write_text(f"a\n{demo_table.BEGIN}\nformer\n{demo_table.END}\nb\n")
     demo_table.write_table(page, document)
-    assert "old" not in page.read_text() and page.read_text().endswith(f"{demo_table.END}\nb\n")
+    assert "former" not in page.read_text() and page.read_text().endswith(f"{demo_table.END}\nb\n")

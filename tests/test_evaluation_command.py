@@ -180,5 +180,17 @@ def test_clips_that_are_not_there_are_made_first(files, tmp_path):
     assert document["settings"]["extra_margin"] and document["arguments"]["protocol"] == "paired"
 
 
+def test_config_gives_options_that_the_command_line_leaves_open(files, tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    names = f"pairs: {files / 'pairs.csv'}\nresult: {tmp_path / 'r'}\nvshift: 4\ncrop: none\nversion: demo\n"
+    config.write_text(names + f"lse_checkpoint_path: {files / 'broken.mp4'}\n")
+    assert main(["evaluate", "--config", str(config), "--device", "cpu"]) == 1
+    assert "broken.mp4 is neither a torch nor a safetensors file" in capsys.readouterr().err
+    config.write_text("vshift: 4\nlips: 3\n")
+    assert main(["evaluate", "--config", str(config)]) == 1 and "'lips'" in capsys.readouterr().err
+    config.write_text("video: nothing.mp4\nvshift: 400\n")
+    assert main(["evaluate", "--config", str(config)]) == 1 and "400 frames" in capsys.readouterr().err
+
+
 def test_the_command_asks_for_one_kind_of_clips(capsys):
     assert main(["evaluate"]) == 1 and "exactly one of" in capsys.readouterr().err

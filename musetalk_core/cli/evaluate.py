@@ -27,11 +27,16 @@ from ..weights.folders import ModelFolders
 from ..weights.models import load_syncnet
 from .infer import add_settings, add_weights, load, option, settings_of
 
+# talkingface-toolkit's names in its evaluation configs.
+UPSTREAM_NAMES = {"vshift": "max_shift", "lse_checkpoint_path": "syncnet"}
+PATHS = ("dataset", "pairs", "video", "audio", "source", "reference", "outputs", "result", "gate", "syncnet", "models")
+UNKNOWN = ("run", "defaults", "command", "config")
+
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the `evaluate` command; weights and settings are told as to `infer`."""
     parser = commands.add_parser("evaluate", help="measure lips and pictures of finished clips, or make them first")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, defaults=parser.get_default)
     _add_clips(parser.add_argument_group("clips: one of --dataset, --pairs and --video"))
     _add_measures(parser.add_argument_group("measures and results"))
     add_weights(parser.add_argument_group("weights and device"))
@@ -54,11 +59,15 @@ def _add_measures(group: Any) -> None:
     option(group, "result", type=Path, default=Path("results/evaluation"), help="folder of the results; %(default)s")
     option(group, "crop", choices=CROPS, default="face", help="SyncNet sees the followed face, or none: whole frames")
     option(group, "max-shift", type=int, default=MAX_SHIFT, help="frames that offsets reach; %(default)s")
+    option(group, "syncnet", type=Path, help="own SyncNet v2 file; default: the one of weights download syncnet")
+    option(group, "config", type=Path, help="YAML or JSON {option: value}; what is given here in another way wins")
     option(group, "gate", type=Path, help="YAML or JSON {figure: {least: x, most: y}}; exit 1 when one does not hold")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and write; 0, or 1 when a bound of --gate does not hold or nothing could be measured."""
+    if args.config:
+        _configure(args)
     clips = _clips(args)
     sync = SyncSettings(args.crop, args.max_shift)
     gate = read_gate(args.gate) if args.gate else {}
@@ -73,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         write_all(args.result, result, facts)
 
     make = _maker(load(args), args) if args.make else None
-    result = evaluate(clips, tools, sync_scorer(folders, device), sync, make, progress)
+    result = evaluate(clips, tools, sync_scorer(args.syncnet, folders, device), sync, make, progress)
     print(markdown(result))
     print("\n".join(str(args.result / name) for name in FILES))
     checks = gate_checks(gate, result.summaries())
@@ -82,10 +91,10 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failures(checks) or not result.measured else 0
 
 
-def sync_scorer(folders: ModelFolders, device: torch.device) -> SyncScorer | None:
-    """SyncNet, or None without its weights."""
+def sync_scorer(path: Path | None, folders: ModelFolders, device: torch.device) -> SyncScorer | None:
+    """SyncNet of a file or of the model folders, or None without its weights."""
     try:
-        net = load_syncnet(folders.find("syncnet"))
+        net = load_syncnet(path or folders.find("syncnet"))
     except MissingWeightsError as error:
         print(f"no LSE-C, LSE-D and offset: {error}", file=sys.stderr)
         return None
@@ -122,6 +131,23 @@ def _clips(args: argparse.Namespace) -> list[ClipFiles]:
     return [ClipFiles(args.video.stem, args.video, args.audio, args.source, args.reference)]
 
 
+def _configure(args: argparse.Namespace) -> None:
+    """Take the options of the config file where the command line left the default."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(args.config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise MuseTalkError(f"The config {args.config} cannot be read: {error}.") from error
+    for key, value in content.items() if isinstance(content, dict) else ():
+        name = UPSTREAM_NAMES.get(key, key.replace("-", "_"))
+        if name in UNKNOWN or not hasattr(args, name):
+            raise MuseTalkError(f"The config {args.config} has {key!r}, which is no option; see `evaluate --help`.")
+        default = args.defaults(name)
+        if getattr(args, name) == default:
+            setattr(args, name, Path(value) if name in PATHS else value)
+
+
 def _maker(engine: Engine, args: argparse.Namespace) -> Maker:
     settings = settings_of(args)
 
@@ -136,6 +162,7 @@ def _maker(engine: Engine, args: argparse.Namespace) -> Maker:
 
 def _facts(args: argparse.Namespace) -> dict[str, Any]:
     """How a run was made, for its JSON."""
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items() if key != "run"}
+    given = {key: value for key, value in vars(args).items() if key not in UNKNOWN}
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
     made_by = f"musetalk-suite {__version__}"
     return {"made_by": made_by, "arguments": plain, "settings": asdict(settings_of(args))}
