@@ -10,6 +10,7 @@ from ..errors import MuseTalkError
 from ..faces.locator import FaceLocator
 from ..media.audio import AudioFile
 from ..media.source import open_source
+from ..media.video_reader import VideoReader
 from .clip import Clip, Figure, find_faces
 from .dataset import ClipFiles
 from .fid import FeatureStatistics, fid
@@ -102,8 +103,13 @@ def evaluate(
 
 def _measure(files: ClipFiles, tools: QualityTools, scorer: SyncScorer | None, sync: SyncSettings) -> Measured:
     clip = open_clip(files, tools)
-    figures, curves = measure(clip, tools, scorer, sync)
-    return Measured(files, figures, curves, len(clip))
+    try:
+        figures, curves = measure(clip, tools, scorer, sync)
+        return Measured(files, figures, curves, len(clip))
+    finally:
+        for frames in (clip.frames, clip.source, clip.reference):
+            if isinstance(frames, VideoReader):
+                frames.close()
 
 
 def open_clip(files: ClipFiles, tools: QualityTools) -> Clip:
