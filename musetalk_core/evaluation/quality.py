@@ -19,9 +19,9 @@ from .cpbd import cpbd
 from .fid import FeatureStatistics
 from .jitter import RegionJitter
 from .perceptual import FaceEmbedder, InceptionFeatures, Lpips
+from .weights import MISSING
 
 MOST_PSNR = 100.0  # dB that equal pictures count
-WEIGHTS_MISSING = "weights missing"
 LIBRARY_MISSING = "library missing"
 OF_SOURCE = ("outside_psnr", "seam", "mouth_sharpness", "csim")
 OF_REFERENCE = ("psnr", "mouth_psnr", "ssim", "mouth_ssim", "l1", "lpips")
@@ -149,8 +149,8 @@ class _Meter:
         before = self.source_jitter.figures()["nose_jitter"]
         means["nose_jitter_source"] = before
         missing = dict(self.missing)
-        missing |= {} if self.tools.lpips is not None else {"lpips": WEIGHTS_MISSING}
-        missing |= {} if self.tools.embedder is not None else {"csim": WEIGHTS_MISSING}
+        missing |= {} if self.tools.lpips is not None else {"lpips": MISSING}
+        missing |= {} if self.tools.embedder is not None else {"csim": MISSING}
         names = ["cpbd", "nose_jitter", "mouth_jitter"]
         names += ["nose_jitter_source", *OF_SOURCE] if self.clip.source is not None else []
         names += OF_REFERENCE if self.clip.reference is not None else []

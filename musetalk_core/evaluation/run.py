@@ -15,9 +15,10 @@ from .clip import Clip, Figure, find_faces
 from .dataset import ClipFiles
 from .fid import FeatureStatistics, fid
 from .figures import KINDS, WORST_BY, Summary, summarize
-from .quality import WEIGHTS_MISSING, QualityTools, measure_quality
+from .quality import QualityTools, measure_quality
 from .speech import Speech, SyncSettings, measure_speech
 from .sync import SyncScorer
+from .weights import MISSING
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Evaluation:
     def fid(self) -> tuple[Figure, str]:
         """FID of all pictures, and its warning."""
         value, warning = fid(self.made, self.real)
-        return (WEIGHTS_MISSING, "") if not self.made.count else (value, warning)
+        return (MISSING, "") if not self.made.count else (value, warning)
 
     def worst_first(self) -> list[Measured]:
         """The clips by the first figure of WORST_BY that was measured; those without it lead."""

@@ -12,11 +12,11 @@ from .clip import Clip, Faces, Figure, find_faces
 from .face_crops import crop_faces, find_tracks, whole_frames
 from .lips import best_lag, correlation, lip_gap
 from .sync import FPS, MAX_SHIFT, SyncScore, SyncScorer
+from .weights import MISSING
 
 RATE = 16000
 QUIET = 50.0  # dB below the loudest moment, where the curve is 0
 CROPS = ("face", "none")
-WEIGHTS_MISSING = "weights missing"
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Speech:
     reference_gap: np.ndarray | None
 
 
-def loudness(samples: np.ndarray, count: int, fps: int = FPS) -> np.ndarray:
-    """(count,) 0..1 of sound (M,) at 16 kHz: level of the 2 frames around each frame's middle, QUIET dB below the
-    loudest to the loudest; all 0 for silence."""
-    width = RATE // fps
+def loudness(samples: np.ndarray, count: int) -> np.ndarray:
+    """(count,) 0..1, at 25/s, of sound (M,) at 16 kHz: the level of the 2 frames around each frame's middle, from QUIET
+    dB below the loudest (0) to the loudest (1); all 0 for silence."""
+    width = RATE // FPS
     padded = np.pad(np.asarray(samples, np.float64), (width // 2, 2 * width))
-    starts = (np.arange(count) * RATE // fps).clip(0, len(padded) - 2 * width)
+    starts = (np.arange(count) * RATE // FPS).clip(0, len(padded) - 2 * width)
     power = np.array([np.mean(padded[s : s + 2 * width] ** 2) for s in starts])
     if not len(power) or power.max() < 1e-10:
         return np.zeros(count)
@@ -94,7 +94,7 @@ def _sync_figures(
 ) -> dict[str, Figure]:
     names = ("lse_c", "lse_d", "av_offset")
     if scorer is None:
-        return dict.fromkeys(names, WEIGHTS_MISSING)
+        return dict.fromkeys(names, MISSING)
     scores = _scores(clip, faces, scorer, settings, moments)
     if not scores:
         return dict.fromkeys(names, "no face followed for 2 s")
