@@ -14,7 +14,8 @@ from .run import Evaluation, Measured
 WIDTH, HEIGHT, DOTS = 640, 90, 26  # pixels
 WIDEST_GAP = 0.35  # lip gap at the top of a plot
 STYLE = """body{font:14px sans-serif;margin:24px;max-width:1000px;color:#222}table{border-collapse:collapse}
-td,th{padding:2px 10px;text-align:left;border-bottom:1px solid #ddd}svg{background:#fafafa;border:1px solid #ddd}
+td,th{padding:2px 10px;text-align:left;border-bottom:1px solid #ddd}
+svg{background:#fafafa;border:1px solid #ddd;vertical-align:middle}
 .gap{stroke:#c0392b}.loud{stroke:#2980b9}.reference{stroke:#27ae60}polyline{fill:none;stroke-width:1.3}"""
 
 
@@ -71,7 +72,7 @@ def _clip(one: Measured) -> str:
     lines = [_line(gap / WIDEST_GAP, "gap"), _line(loud, "loud")]
     if reference is not None:
         lines.append(_line(reference / WIDEST_GAP, "reference"))
-    told = ", ".join(f"{escape(KINDS[name].title)} {written(name, value)}" for name, value in one.figures.items())
+    told = ", ".join(f"{escape(KINDS[name].title)}: {written(name, value)}" for name, value in one.figures.items())
     return (
         f"<h3>{escape(one.files.name)}</h3><svg width='{WIDTH}' height='{HEIGHT}'>{''.join(lines)}</svg><p>{told}</p>"
     )
