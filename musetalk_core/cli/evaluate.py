@@ -1,0 +1,168 @@
+"""`evaluate`: measure finished clips, or make them first; figures as JSON, CSV, Markdown and a page."""
+
+import argparse
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..engine import Engine, choose_device
+from ..errors import MissingWeightsError, MuseTalkError
+from ..evaluation.dataset import PROTOCOLS, ClipFiles, read_dataset, read_pairs
+from ..evaluation.documents import FILES, markdown, write_all
+from ..evaluation.gate import gate_checks, read_gate
+from ..evaluation.perceptual import FaceEmbedder, InceptionFeatures, Lpips
+from ..evaluation.quality import QualityTools
+from ..evaluation.report import failures, table
+from ..evaluation.run import Evaluation, Maker, evaluate
+from ..evaluation.speech import CROPS, SyncSettings
+from ..evaluation.sync import MAX_SHIFT, SyncScorer
+from ..evaluation.weights import ALEXNET, FACE_EMBEDDER, INCEPTION
+from ..faces.detector import FaceDetector
+from ..tasks import Task, run_task
+from ..weights.folders import ModelFolders
+from ..weights.models import load_syncnet
+from .infer import add_settings, add_weights, load, option, settings_of
+
+# talkingface-toolkit's names in its evaluation configs.
+UPSTREAM_NAMES = {"vshift": "max_shift", "lse_checkpoint_path": "syncnet"}
+PATHS = ("dataset", "pairs", "video", "audio", "source", "reference", "outputs", "result", "gate", "syncnet", "models")
+UNKNOWN = ("run", "defaults", "command", "config")
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the `evaluate` command; weights and settings are told as to `infer`."""
+    parser = commands.add_parser("evaluate", help="measure lips and pictures of finished clips, or make them first")
+    parser.set_defaults(run=run, defaults=parser.get_default)
+    _add_clips(parser.add_argument_group("clips: one of --dataset, --pairs and --video"))
+    _add_measures(parser.add_argument_group("measures and results"))
+    add_weights(parser.add_argument_group("weights and device"))
+    add_settings(parser.add_argument_group("face, audio and blending, of --make and of the masks"))
+
+
+def _add_clips(group: Any) -> None:
+    option(group, "dataset", type=Path, help="folder with val/face/*.mp4 and val/audio/*.wav")
+    option(group, "protocol", choices=PROTOCOLS, default="paired", help="--dataset: own sound, or another's")
+    option(group, "pairs", type=Path, help="CSV with columns name, output, audio, source, reference")
+    option(group, "video", type=Path, help="one finished clip")
+    option(group, "audio", type=Path, help="--video: what it should say; default: its own sound")
+    option(group, "source", type=Path, help="--video: the face video that it was made from")
+    option(group, "reference", type=Path, help="--video: the real video that says the audio")
+    option(group, "outputs", type=Path, help="folder of the finished clips, <face>_<audio>.mp4; default: RESULT/clips")
+    option(group, "make", action="store_true", help="make clips that are not there, as infer with --version does")
+
+
+def _add_measures(group: Any) -> None:
+    option(group, "result", type=Path, default=Path("results/evaluation"), help="folder of the results; %(default)s")
+    option(group, "crop", choices=CROPS, default="face", help="SyncNet sees the followed face, or none: whole frames")
+    option(group, "max-shift", type=int, default=MAX_SHIFT, help="frames that offsets reach; %(default)s")
+    option(group, "syncnet", type=Path, help="own SyncNet v2 file; default: the one of weights download syncnet")
+    option(group, "config", type=Path, help="YAML or JSON {option: value}; what is given here in another way wins")
+    option(group, "gate", type=Path, help="YAML or JSON {figure: {least: x, most: y}}; exit 1 when one does not hold")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and write; 0, or 1 when a bound of --gate does not hold or nothing could be measured."""
+    if args.config:
+        _configure(args)
+    clips = _clips(args)
+    sync = SyncSettings(args.crop, args.max_shift)
+    gate = read_gate(args.gate) if args.gate else {}
+    device = choose_device(args.device)
+    folders = ModelFolders.default(args.models)
+    tools = quality_tools(folders, device, FaceDetector(FaceDetector.load_nets().to(device), device))
+    tools = replace(tools, settings=settings_of(args))
+    facts = _facts(args)
+
+    def progress(result: Evaluation, done: int) -> None:
+        print(f"{done} of {len(clips)}: {clips[done - 1].name}", file=sys.stderr)
+        write_all(args.result, result, facts)
+
+    make = _maker(load(args), args) if args.make else None
+    result = evaluate(clips, tools, sync_scorer(args.syncnet, folders, device), sync, make, progress)
+    print(markdown(result))
+    print("\n".join(str(args.result / name) for name in FILES))
+    checks = gate_checks(gate, result.summaries())
+    if checks:
+        print(table(checks))
+    return 1 if failures(checks) or not result.measured else 0
+
+
+def sync_scorer(path: Path | None, folders: ModelFolders, device: torch.device) -> SyncScorer | None:
+    """SyncNet of a file or of the model folders, or None without its weights."""
+    try:
+        net = load_syncnet(path or folders.find("syncnet"))
+    except MissingWeightsError as error:
+        print(f"no LSE-C, LSE-D and offset: {error}", file=sys.stderr)
+        return None
+    return SyncScorer(net.to(device), device)
+
+
+def quality_tools(folders: ModelFolders, device: torch.device, detector: FaceDetector) -> QualityTools:
+    """The tools whose weights are there; what is missing is said on stderr."""
+    tools = QualityTools(detector)
+    try:
+        tools.lpips = Lpips(folders.find_named("musetalk", ALEXNET), device)
+    except MissingWeightsError as error:
+        print(f"no LPIPS: {error}", file=sys.stderr)
+    try:
+        tools.inception = InceptionFeatures(folders.find_named("musetalk", INCEPTION), device)
+    except MissingWeightsError as error:
+        print(f"no FID: {error}", file=sys.stderr)
+    try:
+        tools.embedder = FaceEmbedder(folders.find_named("musetalk", FACE_EMBEDDER))
+    except MissingWeightsError as error:
+        print(f"no CSIM: {error}", file=sys.stderr)
+    return tools
+
+
+def _clips(args: argparse.Namespace) -> list[ClipFiles]:
+    given = [name for name in ("dataset", "pairs", "video") if getattr(args, name)]
+    if len(given) != 1:
+        raise MuseTalkError(f"Give exactly one of --dataset, --pairs and --video; there are {len(given)}.")
+    outputs = args.outputs or args.result / "clips"
+    if args.dataset:
+        return read_dataset(args.dataset, args.protocol, outputs)
+    if args.pairs:
+        return read_pairs(args.pairs, outputs)
+    return [ClipFiles(args.video.stem, args.video, args.audio, args.source, args.reference)]
+
+
+def _configure(args: argparse.Namespace) -> None:
+    """Take the options of the config file where the command line left the default."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(args.config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise MuseTalkError(f"The config {args.config} cannot be read: {error}.") from error
+    for key, value in content.items() if isinstance(content, dict) else ():
+        name = UPSTREAM_NAMES.get(key, key.replace("-", "_"))
+        if name in UNKNOWN or not hasattr(args, name):
+            raise MuseTalkError(f"The config {args.config} has {key!r}, which is no option; see `evaluate --help`.")
+        default = args.defaults(name)
+        if getattr(args, name) == default:
+            setattr(args, name, Path(value) if name in PATHS else value)
+
+
+def _maker(engine: Engine, args: argparse.Namespace) -> Maker:
+    settings = settings_of(args)
+
+    def make(files: ClipFiles) -> None:
+        if files.source is None:
+            raise MuseTalkError(f"The clip {files.name} has no source to make it from; name one in the list.")
+        files.output.parent.mkdir(parents=True, exist_ok=True)
+        run_task(Task(files.source, files.output, files.audio, settings=settings), engine)
+
+    return make
+
+
+def _facts(args: argparse.Namespace) -> dict[str, Any]:
+    """How a run was made, for its JSON."""
+    given = {key: value for key, value in vars(args).items() if key not in UNKNOWN}
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
+    made_by = f"musetalk-suite {__version__}"
+    return {"made_by": made_by, "arguments": plain, "settings": asdict(settings_of(args))}

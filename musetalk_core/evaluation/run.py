@@ -1,0 +1,138 @@
+"""Measures a list of clips. One that is broken is named and left out; it never ends the run."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..errors import MuseTalkError
+from ..faces.locator import FaceLocator
+from ..media.audio import AudioFile
+from ..media.source import open_source
+from ..media.video_reader import VideoReader
+from .clip import Clip, Figure, find_faces
+from .dataset import ClipFiles
+from .fid import FeatureStatistics, fid
+from .figures import KINDS, WORST_BY, Summary, summarize
+from .quality import QualityTools, measure_quality
+from .speech import Speech, SyncSettings, measure_speech
+from .sync import SyncScorer
+from .weights import MISSING
+
+log = logging.getLogger(__name__)
+
+Maker = Callable[[ClipFiles], None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One clip's figures and its curves at 25/s: lip gap, loudness, the reference's lip gap or None."""
+
+    files: ClipFiles
+    figures: dict[str, Figure]
+    curves: tuple[np.ndarray, np.ndarray, np.ndarray | None]
+    frames: int
+
+
+@dataclass
+class Evaluation:
+    """Everything about a run. skipped: name -> why. made, real: FID's statistics, empty without Inception."""
+
+    measured: list[Measured] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    made: FeatureStatistics = field(default_factory=FeatureStatistics)
+    real: FeatureStatistics = field(default_factory=FeatureStatistics)
+
+    @property
+    def names(self) -> list[str]:
+        """The figures that at least one clip has, in the usual order."""
+        return [name for name in KINDS if any(name in one.figures for one in self.measured)]
+
+    def summaries(self) -> dict[str, Summary]:
+        """name -> the figure over the clips."""
+        return {
+            name: summarize([one.figures[name] for one in self.measured if name in one.figures]) for name in self.names
+        }
+
+    def fid(self) -> tuple[Figure, str]:
+        """FID of all pictures, and its warning."""
+        value, warning = fid(self.made, self.real)
+        return (MISSING, "") if not self.made.count else (value, warning)
+
+    def worst_first(self) -> list[Measured]:
+        """The clips by the first figure of WORST_BY that was measured; those without it lead."""
+        by = next((name for name, summary in self.summaries().items() if name in WORST_BY and summary.clips), None)
+        if by is None:
+            return list(self.measured)
+        sign = 1 if KINDS[by].better == "higher" else -1
+
+        def rank(one: Measured) -> float:
+            value = one.figures.get(by, "")
+            return -np.inf if isinstance(value, str) else sign * value
+
+        return sorted(self.measured, key=rank)
+
+
+def evaluate(
+    clips: Sequence[ClipFiles],
+    tools: QualityTools,
+    scorer: SyncScorer | None,
+    sync: SyncSettings,
+    make: Maker | None = None,
+    progress: Callable[[Evaluation, int], None] | None = None,
+) -> Evaluation:
+    """Measure clips one after the other; make: called first for those without an output. progress(so far, clips done).
+
+    The detector's faces are followed as `tools.settings.face` says. Raises nothing for a broken clip.
+    """
+    result = Evaluation(made=tools.made, real=tools.real)
+    for done, files in enumerate(clips, 1):
+        try:
+            if make is not None and not files.output.exists():
+                make(files)
+            result.measured.append(_measure(files, tools, scorer, sync))
+        except MuseTalkError as error:
+            result.skipped[files.name] = str(error)
+        except Exception as error:  # a run of hours must not end at one clip
+            log.exception("%s cannot be measured", files.name)
+            result.skipped[files.name] = f"{type(error).__name__}: {error}"
+        if progress is not None:
+            progress(result, done)
+    return result
+
+
+def _measure(files: ClipFiles, tools: QualityTools, scorer: SyncScorer | None, sync: SyncSettings) -> Measured:
+    clip = open_clip(files, tools)
+    try:
+        figures, curves = measure(clip, tools, scorer, sync)
+        return Measured(files, figures, curves, len(clip))
+    finally:
+        for frames in (clip.frames, clip.source, clip.reference):
+            if isinstance(frames, VideoReader):
+                frames.close()
+
+
+def open_clip(files: ClipFiles, tools: QualityTools) -> Clip:
+    """The clip of these files; raises MuseTalkError, naming the file, for what cannot be read."""
+    frames = open_source(files.output)
+    return Clip(
+        files.name,
+        frames,
+        AudioFile(files.audio or files.output),
+        None if files.source is None else open_source(files.source, frames.fps),
+        None if files.reference is None else open_source(files.reference, frames.fps),
+        tools.settings.mode,
+    )
+
+
+def measure(
+    clip: Clip, tools: QualityTools, scorer: SyncScorer | None, sync: SyncSettings
+) -> tuple[dict[str, Figure], tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """All figures of a clip and its curves; raises MuseTalkError for a clip without sound or frames."""
+    if not len(clip):
+        raise MuseTalkError(f"The clip {clip.name} shares no frame with its reference; give a longer reference.")
+    faces = find_faces(clip.frames, range(len(clip)), FaceLocator(tools.detector, face=tools.settings.face))
+    speech: Speech = measure_speech(clip, faces, tools.detector, scorer, sync)
+    figures = speech.figures | measure_quality(clip, faces, tools)
+    return figures, (speech.gap, speech.loudness, speech.reference_gap)
