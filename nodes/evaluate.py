@@ -7,20 +7,24 @@ import comfy.utils
 from comfy_api.latest import io
 
 from ..musetalk_core.errors import MissingWeightsError
-from ..musetalk_core.evaluation.clip import Clip, find_faces
+from ..musetalk_core.evaluation.clip import Clip
 from ..musetalk_core.evaluation.compare import compare_frames
+from ..musetalk_core.evaluation.faces import ClipFaces
 from ..musetalk_core.evaluation.figures import told
 from ..musetalk_core.evaluation.perceptual import FaceEmbedder, Lpips
 from ..musetalk_core.evaluation.quality import QualityTools, measure_quality
 from ..musetalk_core.evaluation.speech import CROPS, SyncSettings, measure_speech
 from ..musetalk_core.evaluation.sync import MAX_SHIFT, SyncScorer
 from ..musetalk_core.evaluation.weights import ALEXNET, FACE_EMBEDDER
-from ..musetalk_core.faces.locator import FaceLocator
 from ..musetalk_core.media.source import TensorFrames
+from ..musetalk_core.settings import LipSyncSettings
 from ..musetalk_core.timeline import rational_fps
 from ..musetalk_core.weights.models import load_syncnet
-from .comfy_models import SMALL_NET_BYTES, load_on_device, small_patcher
-from .faces import FACE_MODELS_TOOLTIP
+from .blend_options import blend_options_input
+from .comfy_models import DETECTOR_BYTES, SMALL_NET_BYTES, load_on_device, small_patcher
+from .face_options import face_options_input
+from .faces import FACE_MODELS_TOOLTIP, detector_input, face_inputs
+from .lipsync import merged
 from .loaders import FOLDER, model_folders
 from .sockets import MuseTalkFaceModels, audio_source, check_lengths, matched_frames
 
@@ -66,23 +70,29 @@ class MuseTalkEvaluateSync(io.ComfyNode):
                     tooltip="Frames at 25 per second to both sides in which the best match is looked for. More finds "
                     "larger offsets and needs longer clips.",
                 ),
+                detector_input(),
                 io.Image.Input(
                     "reference",
                     optional=True,
                     tooltip="Frames of the real video that says this sound, one for each of images: then the mouths "
                     "are compared, too.",
                 ),
+                face_options_input(),
             ],
             outputs=figure_outputs(),
         )
 
     @classmethod
-    def execute(cls, images, audio, face_models, fps, crop, max_shift, reference=None) -> io.NodeOutput:
-        settings = SyncSettings(crop, max_shift)
+    def execute(
+        cls, images, audio, face_models, fps, crop, max_shift, detector, reference=None, face_options=None
+    ) -> io.NodeOutput:
+        sync = SyncSettings(crop, max_shift)
         clip = _clip(images, fps, audio=audio, reference=reference)
-        load_on_device(face_models.patchers, SMALL_NET_BYTES)
-        faces = find_faces(clip.frames, range(len(clip)), FaceLocator(face_models.detector), _progress(len(clip)))
-        figures = measure_speech(clip, faces, face_models.detector, _scorer(), settings).figures
+        settings = LipSyncSettings().changed("Evaluate Sync (MuseTalk)", {"detector": detector, **(face_options or {})})
+        finder, patcher = face_models.detector(settings.detector)
+        load_on_device([patcher], DETECTOR_BYTES)
+        faces = ClipFaces(clip, finder, settings, _progress(len(clip)))
+        figures = measure_speech(clip, faces, _scorer(), sync).figures
         return io.NodeOutput(told(figures), json.dumps(figures))
 
 
@@ -96,10 +106,13 @@ class MuseTalkEvaluateQuality(io.ComfyNode):
             display_name="Evaluate Quality (MuseTalk)",
             category="MuseTalk",
             description="Measures the picture: sharpness and trembling of any clip; seam, untouched pixels and "
-            "identity against the source; PSNR, SSIM, L1 and LPIPS against a real video of the same words.",
+            "identity against the source; PSNR, SSIM, L1 and LPIPS against a real video of the same words. Give the "
+            "settings that Lip Sync had: they say which pixels count as replaced.",
             inputs=[
                 io.Image.Input("images", tooltip="The frames to be measured."),
                 MuseTalkFaceModels.Input("face_models", tooltip=FACE_MODELS_TOOLTIP),
+                *face_inputs(),
+                detector_input(),
                 io.Image.Input(
                     "source", optional=True, tooltip="The frames of Match Frames that images were made from."
                 ),
@@ -109,18 +122,24 @@ class MuseTalkEvaluateQuality(io.ComfyNode):
                     tooltip="Frames of the real video that says the same words. For another sound leave it "
                     "unconnected: the mouths must differ then.",
                 ),
+                face_options_input(),
+                blend_options_input(),
             ],
             outputs=figure_outputs(),
         )
 
     @classmethod
-    def execute(cls, images, face_models, source=None, reference=None) -> io.NodeOutput:
+    def execute(
+        cls, images, face_models, source=None, reference=None, face_options=None, blend_options=None, **values
+    ) -> io.NodeOutput:
         clip = _clip(images, 25.0, source=source, reference=reference)
-        load_on_device(face_models.patchers, SMALL_NET_BYTES)
-        tools = QualityTools(face_models.detector, lpips=_lpips(), embedder=_embedder())
+        changes = merged(values, face_options, blend_options)
+        settings = LipSyncSettings().changed("Evaluate Quality (MuseTalk)", changes)
+        finder, patcher = face_models.detector(settings.detector)
+        load_on_device([patcher, *face_models.parser_patchers], DETECTOR_BYTES)
+        tools = QualityTools(face_models.parser, _lpips(), embedder=_embedder())
         progress = _progress(2 * len(clip))
-        faces = find_faces(clip.frames, range(len(clip)), FaceLocator(face_models.detector), progress)
-        figures = measure_quality(clip, faces, tools, progress)
+        figures = measure_quality(clip, ClipFaces(clip, finder, settings, progress), tools, progress)
         return io.NodeOutput(told(figures), json.dumps(figures))
 
 

@@ -121,8 +121,8 @@ def evaluate():
     other[30:, 5, 7] = 0.75
     audio = {"waveform": torch.rand(1, 1, 25600) - 0.5, "sample_rate": 16000}
     sheet, report = found["MuseTalkComparePreview"].execute(images, other, 2.0).args
-    sync = found["MuseTalkEvaluateSync"].execute(images, audio, faces, 25.0, "face", 15).args
-    quality = found["MuseTalkEvaluateQuality"].execute(images, faces, None, other).args
+    sync = found["MuseTalkEvaluateSync"].execute(images, audio, faces, 25.0, "face", 15, "mediapipe").args
+    quality = found["MuseTalkEvaluateQuality"].execute(images, faces, None, other, detector="mediapipe").args
     return {
         "sheet": list(sheet.shape),
         "difference": float(sheet[35, 5, 135, 0]),

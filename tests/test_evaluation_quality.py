@@ -4,25 +4,28 @@ from fractions import Fraction
 from pathlib import Path
 
 import cv2
+import lpips
 import numpy as np
 import pytest
 import torch
+import torchvision
 from clips import portrait
 from scipy import linalg
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from skimage.transform import SimilarityTransform
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from musetalk_core.errors import MissingWeightsError, MuseTalkError
 from musetalk_core.evaluation import image
-from musetalk_core.evaluation.clip import Clip, Faces, find_faces
+from musetalk_core.evaluation.clip import Clip
 from musetalk_core.evaluation.cpbd import cpbd, edge_widths
+from musetalk_core.evaluation.faces import ClipFaces
 from musetalk_core.evaluation.fid import FeatureStatistics, fid, frechet_distance
 from musetalk_core.evaluation.jitter import RegionJitter
 from musetalk_core.evaluation.perceptual import ARCFACE_POINTS, FaceEmbedder, InceptionFeatures, Lpips, align
 from musetalk_core.evaluation.quality import QualityTools, measure_quality
 from musetalk_core.faces.detector import FaceDetector
-from musetalk_core.faces.locator import FaceLocator
 from musetalk_core.media.source import TensorFrames
 
 QUARTERS = Path(__file__).with_name("data") / "quarters.onnx"  # the mean of each quarter of each channel
@@ -42,14 +45,14 @@ def test_ssim_and_psnr_are_scikit_images():
     picture, other = portrait(128), noisy(portrait(128))
     grey = [frame @ np.array([0.299, 0.587, 0.114]) for frame in (picture, other)]
     whole, places = structural_similarity(*grey, data_range=255, full=True)
-    region = image.mouth_region(np.full((68, 2), 64.0) + np.linspace(0, 20, 68)[:, None], (128, 128))
-    assert image.ssim(picture, other) == pytest.approx(whole)
-    assert image.ssim(picture, other, region) == pytest.approx(places[region].mean())
+    found, around = image.ssim_map(picture, other)
+    assert found == pytest.approx(whole)
+    np.testing.assert_allclose(around, places, atol=1e-12)
     assert image.psnr(picture, other) == pytest.approx(peak_signal_noise_ratio(picture, other))
-    assert image.ssim(picture, picture) == pytest.approx(1)
+    assert image.ssim_map(picture, picture)[0] == pytest.approx(1)
     assert image.l1(picture, other) == pytest.approx(np.abs(picture.astype(float) - other).mean())
     with pytest.raises(MuseTalkError, match="7 pixels"):
-        image.ssim(picture[:5], other[:5])
+        image.ssim_map(picture[:5], other[:5])
 
 
 def test_cpbd_falls_with_every_step_of_blur():
@@ -133,8 +136,6 @@ def test_embedding_is_the_networks_of_the_upright_face():
 
 
 def test_lpips_takes_alexnet_from_a_file(tmp_path):
-    lpips = pytest.importorskip("lpips")
-    torchvision = pytest.importorskip("torchvision")
     alexnet = torchvision.models.alexnet(weights=None)
     torch.save(alexnet.state_dict(), tmp_path / "alexnet.pth")
     known = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
@@ -149,14 +150,15 @@ def test_lpips_takes_alexnet_from_a_file(tmp_path):
 
 
 def test_inception_takes_its_weights_from_a_file(tmp_path, monkeypatch):
-    module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
-    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
+    other = str(tmp_path / "other.pth")
+    torch.save({"a": torch.zeros(1)}, other)
     with pytest.raises(MuseTalkError, match="not torch-fidelity's"):
-        InceptionFeatures(tmp_path / "other.pth")
-    net_class = module.FeatureExtractorInceptionV3
+        InceptionFeatures(Path(other))
     with monkeypatch.context() as patch:  # the package cannot make a random network otherwise
-        patch.setattr(net_class, "load_state_dict", lambda *_: None)
-        net = net_class("inception", ["2048"], feature_extractor_weights_path=str(tmp_path / "other.pth"))
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        net = FeatureExtractorInceptionV3(
+            "inception", ["2048"], feature_extractor_weights_path=str(tmp_path / "other.pth")
+        )
     torch.save(net.state_dict(), tmp_path / "inception.pth")
     picture = portrait(128)
     found = InceptionFeatures(tmp_path / "inception.pth").features(picture)
@@ -169,14 +171,14 @@ def test_measures_of_a_clip_that_differs_only_in_the_mouth(detector):
     """Equal outside the mask; the lips are brighter by 10, so PSNR of them alone is 20 log10(255 / 10)."""
     pictures = torch.from_numpy(portrait(256)).repeat(3, 1, 1, 1)
     source = TensorFrames(pictures, Fraction(25))
-    found = find_faces(source, range(3), FaceLocator(detector))
-    region = image.mouth_region(found.landmarks[0], (256, 256))
-    lips = cv2.fillPoly(np.zeros((256, 256), np.uint8), [found.landmarks[0, 48:60].astype(np.int32)], 1) > 0
+    points = ClipFaces(Clip("source", source), detector).own.landmarks[0]
+    region = image.mouth_region(points, (256, 256))
+    lips = cv2.fillPoly(np.zeros((256, 256), np.uint8), [points[48:60].astype(np.int32)], 1) > 0
     changed = pictures.numpy().clip(0, 245).copy()
     base = TensorFrames(torch.from_numpy(changed.copy()), Fraction(25))
     changed[:, lips] += 10
     clip = Clip("mouth", TensorFrames(torch.from_numpy(changed), Fraction(25)), None, base, base)
-    figures = measure_quality(clip, found, QualityTools(detector))
+    figures = measure_quality(clip, ClipFaces(clip, detector), QualityTools())
     assert figures["outside_psnr"] == 100
     of_lips = 20 * np.log10(255 / 10)
     assert figures["mouth_psnr"] == pytest.approx(of_lips + 10 * np.log10(region.sum() / lips.sum()), abs=1e-6)
@@ -189,9 +191,8 @@ def test_measures_of_a_clip_that_differs_only_in_the_mouth(detector):
 def test_csim_is_one_for_the_same_face(detector):
     pictures = torch.from_numpy(portrait(256))[None]
     frames = TensorFrames(pictures, Fraction(25))
-    found = find_faces(frames, range(1), FaceLocator(detector))
-    tools = QualityTools(detector, embedder=FaceEmbedder(QUARTERS))
-    figures = measure_quality(Clip("same", frames, None, frames), found, tools)
+    clip = Clip("same", frames, None, frames)
+    figures = measure_quality(clip, ClipFaces(clip, detector), QualityTools(embedder=FaceEmbedder(QUARTERS)))
     assert figures["csim"] == pytest.approx(1) and figures["seam"] == pytest.approx(1)
 
 
@@ -203,6 +204,6 @@ def test_sizes_that_differ_are_told():
 
 def test_a_clip_without_a_face_has_reasons_instead_of_numbers(detector):
     frames = TensorFrames(torch.full((3, 64, 64, 3), 90, dtype=torch.uint8), Fraction(25))
-    nothing = Faces(np.full((3, 4), np.nan), np.full((3, 68, 2), np.nan))
-    figures = measure_quality(Clip("none", frames, None, frames), nothing, QualityTools(detector))
+    clip = Clip("none", frames, None, frames)
+    figures = measure_quality(clip, ClipFaces(clip, detector), QualityTools())
     assert figures["outside_psnr"] == figures["nose_jitter"] == figures["cpbd"] == "nothing to measure"

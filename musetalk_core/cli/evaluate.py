@@ -2,14 +2,14 @@
 
 import argparse
 import sys
-from dataclasses import asdict, replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from .. import __version__
-from ..engine import Engine, choose_device
+from ..engine import Engine, WeightChoice, choose_device, load_parser
 from ..errors import MissingWeightsError, MuseTalkError
 from ..evaluation.dataset import PROTOCOLS, ClipFiles, read_dataset, read_pairs
 from ..evaluation.documents import FILES, markdown, write_all
@@ -17,11 +17,13 @@ from ..evaluation.gate import gate_checks, read_gate
 from ..evaluation.perceptual import FaceEmbedder, InceptionFeatures, Lpips
 from ..evaluation.quality import QualityTools
 from ..evaluation.report import failures, table
-from ..evaluation.run import Evaluation, Maker, evaluate
+from ..evaluation.run import Evaluation, Maker, Ruler, evaluate
 from ..evaluation.speech import CROPS, SyncSettings
 from ..evaluation.sync import MAX_SHIFT, SyncScorer
 from ..evaluation.weights import ALEXNET, FACE_EMBEDDER, INCEPTION
-from ..faces.detector import FaceDetector
+from ..face_parsing import FaceParser
+from ..faces.backends import Backends
+from ..settings import LipSyncSettings
 from ..tasks import Task, run_task
 from ..weights.folders import ModelFolders
 from ..weights.models import load_syncnet
@@ -31,6 +33,7 @@ from .infer import add_settings, add_weights, load, option, settings_of
 UPSTREAM_NAMES = {"vshift": "max_shift", "lse_checkpoint_path": "syncnet"}
 PATHS = ("dataset", "pairs", "video", "audio", "source", "reference", "outputs", "result", "gate", "syncnet", "models")
 UNKNOWN = ("run", "defaults", "command", "config")
+Tool = TypeVar("Tool")
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -71,18 +74,23 @@ def run(args: argparse.Namespace) -> int:
     clips = _clips(args)
     sync = SyncSettings(args.crop, args.max_shift)
     gate = read_gate(args.gate) if args.gate else {}
+    settings = settings_of(args)
     device = choose_device(args.device)
     folders = ModelFolders.default(args.models)
-    tools = quality_tools(folders, device, FaceDetector(FaceDetector.load_nets().to(device), device))
-    tools = replace(tools, settings=settings_of(args))
-    facts = _facts(args)
+    engine = load(args) if args.make else None
+    found = (Backends(folders, device) if engine is None else engine.backends).get(settings.detector)
+    found.nets.to(device)
+    parser = load_parser(WeightChoice(), folders, device) if engine is None else engine.parser
+    quality = quality_tools(folders, device, parser)
+    ruler = Ruler(found.detector, settings, quality, sync_scorer(args.syncnet, folders, device), sync)
+    facts = {**_facts(args, settings), "detector": found.name}
 
     def progress(result: Evaluation, done: int) -> None:
         print(f"{done} of {len(clips)}: {clips[done - 1].name}", file=sys.stderr)
         write_all(args.result, result, facts)
 
-    make = _maker(load(args), args) if args.make else None
-    result = evaluate(clips, tools, sync_scorer(args.syncnet, folders, device), sync, make, progress)
+    make = None if engine is None else _maker(engine, settings)
+    result = evaluate(clips, ruler, make, progress)
     print(markdown(result))
     print("\n".join(str(args.result / name) for name in FILES))
     checks = gate_checks(gate, result.summaries())
@@ -93,30 +101,30 @@ def run(args: argparse.Namespace) -> int:
 
 def sync_scorer(path: Path | None, folders: ModelFolders, device: torch.device) -> SyncScorer | None:
     """SyncNet of a file or of the model folders, or None without its weights."""
-    try:
-        net = load_syncnet(path or folders.find("syncnet"))
-    except MissingWeightsError as error:
-        print(f"no LSE-C, LSE-D and offset: {error}", file=sys.stderr)
-        return None
-    return SyncScorer(net.to(device), device)
+    return _there("LSE-C, LSE-D and offset", lambda: _syncnet(path or folders.find("syncnet"), device))
 
 
-def quality_tools(folders: ModelFolders, device: torch.device, detector: FaceDetector) -> QualityTools:
+def quality_tools(folders: ModelFolders, device: torch.device, parser: FaceParser | None) -> QualityTools:
     """The tools whose weights are there; what is missing is said on stderr."""
-    tools = QualityTools(detector)
+    return QualityTools(
+        parser,
+        _there("LPIPS", lambda: Lpips(folders.find_named("musetalk", ALEXNET), device)),
+        _there("FID", lambda: InceptionFeatures(folders.find_named("musetalk", INCEPTION), device)),
+        _there("CSIM", lambda: FaceEmbedder(folders.find_named("musetalk", FACE_EMBEDDER))),
+    )
+
+
+def _there(measure: str, load: Callable[[], Tool]) -> Tool | None:
+    """The tool, or None where its weights are missing, which is said on stderr."""
     try:
-        tools.lpips = Lpips(folders.find_named("musetalk", ALEXNET), device)
+        return load()
     except MissingWeightsError as error:
-        print(f"no LPIPS: {error}", file=sys.stderr)
-    try:
-        tools.inception = InceptionFeatures(folders.find_named("musetalk", INCEPTION), device)
-    except MissingWeightsError as error:
-        print(f"no FID: {error}", file=sys.stderr)
-    try:
-        tools.embedder = FaceEmbedder(folders.find_named("musetalk", FACE_EMBEDDER))
-    except MissingWeightsError as error:
-        print(f"no CSIM: {error}", file=sys.stderr)
-    return tools
+        print(f"no {measure}: {error}", file=sys.stderr)
+        return None
+
+
+def _syncnet(path: Path, device: torch.device) -> SyncScorer:
+    return SyncScorer(load_syncnet(path).to(device), device)
 
 
 def _clips(args: argparse.Namespace) -> list[ClipFiles]:
@@ -148,9 +156,7 @@ def _configure(args: argparse.Namespace) -> None:
             setattr(args, name, Path(value) if name in PATHS else value)
 
 
-def _maker(engine: Engine, args: argparse.Namespace) -> Maker:
-    settings = settings_of(args)
-
+def _maker(engine: Engine, settings: LipSyncSettings) -> Maker:
     def make(files: ClipFiles) -> None:
         if files.source is None:
             raise MuseTalkError(f"The clip {files.name} has no source to make it from; name one in the list.")
@@ -160,9 +166,9 @@ def _maker(engine: Engine, args: argparse.Namespace) -> Maker:
     return make
 
 
-def _facts(args: argparse.Namespace) -> dict[str, Any]:
+def _facts(args: argparse.Namespace, settings: LipSyncSettings) -> dict[str, Any]:
     """How a run was made, for its JSON."""
     given = {key: value for key, value in vars(args).items() if key not in UNKNOWN}
     plain = {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
     made_by = f"musetalk-suite {__version__}"
-    return {"made_by": made_by, "arguments": plain, "settings": asdict(settings_of(args))}
+    return {"made_by": made_by, "arguments": plain, "settings": settings.as_dict()}

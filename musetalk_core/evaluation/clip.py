@@ -1,14 +1,11 @@
 """What is measured: a finished clip with its sound, and what it was made from or should look like."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from ..errors import MuseTalkError
-from ..faces.detector import Face
-from ..faces.locator import FaceLocator
 from ..media.audio import AudioSource, mono16k
 from ..media.source import FrameSource
 from ..timeline import MatchMode, source_index
@@ -21,7 +18,8 @@ class Clip:
     """Frames with their sound.
 
     source: the face video that the frames were made from; reference: the real video that says the same sound. Both may
-    be absent, have other rates, and must have the frames' size. mode: how a source shorter than the sound was shown.
+    be absent, be the same object, have other rates, and must have the frames' size. mode: how a source shorter than the
+    sound was shown.
     """
 
     name: str
@@ -70,34 +68,6 @@ class Clip:
         if other is None:
             return []
         return [source_index(k, len(other), other.fps, self.frames.fps, mode) for k in range(len(self))]
-
-
-@dataclass(frozen=True)
-class Faces:
-    """The followed face of every frame: boxes (N,4) and landmarks (N,68,2) in pixels, NaN where there is none."""
-
-    boxes: np.ndarray
-    landmarks: np.ndarray
-
-    @property
-    def seen(self) -> np.ndarray:
-        """(N,) bool."""
-        return np.isfinite(self.boxes[:, 0])
-
-
-def find_faces(
-    frames: FrameSource, indices: Sequence[int], locator: FaceLocator, progress: Callable[[], None] = lambda: None
-) -> Faces:
-    """The face that a fresh locator follows; a frame shown twice in a row is looked at once. progress(): after each."""
-    rows: list[Face | None] = []
-    for k, frame in enumerate(frames.read(indices)):
-        again = k > 0 and indices[k] == indices[k - 1]
-        rows.append(rows[-1] if again else locator.choose(locator.detector.detect(frame)))
-        progress()
-    nothing = np.full((4,), np.nan, np.float32), np.full((68, 2), np.nan, np.float32)
-    boxes = [nothing[0] if face is None else face.box for face in rows]
-    landmarks = [nothing[1] if face is None else face.landmarks for face in rows]
-    return Faces(np.array(boxes).reshape(-1, 4), np.array(landmarks).reshape(-1, 68, 2))
 
 
 def _size(frames: FrameSource) -> str:

@@ -48,11 +48,11 @@ def mouth_region(landmarks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return region
 
 
-def ssim(frame: np.ndarray, reference: np.ndarray, region: np.ndarray | None = None) -> float:
-    """The structural similarity of two pictures' luma, -1..1, 1 for equal; with a region the mean over its pixels.
+def ssim_map(frame: np.ndarray, reference: np.ndarray) -> tuple[float, np.ndarray]:
+    """The structural similarity of two pictures' luma, -1..1, 1 for equal, and (H,W) of it around each pixel.
 
-    scikit-image's (7x7 window, range 255). Raises MuseTalkError for different shapes, an empty region, and pictures
-    below 7 pixels, MissingWeightsError without scikit-image.
+    scikit-image's (7x7 window, range 255), whose mean leaves out 3 pixels at the border. Raises MuseTalkError for
+    different shapes and pictures below 7 pixels, MissingWeightsError without scikit-image.
     """
     if frame.shape != reference.shape or min(frame.shape[:2]) < 7:
         raise MuseTalkError(
@@ -65,11 +65,7 @@ def ssim(frame: np.ndarray, reference: np.ndarray, region: np.ndarray | None = N
             "The package scikit-image is not installed; run `pip install -r requirements-evaluate.txt`."
         ) from error
     whole, places = structural_similarity(luma(frame), luma(reference), data_range=255, full=True)
-    if region is None:
-        return float(whole)
-    if not region.any():
-        raise MuseTalkError("The region to compare is empty; give one inside the picture.")
-    return float(places[region].mean())
+    return float(whole), places
 
 
 def l1(frame: np.ndarray, reference: np.ndarray) -> float:

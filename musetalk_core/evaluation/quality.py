@@ -8,14 +8,12 @@ import torch
 
 from ..blending import Masker
 from ..errors import MissingWeightsError
-from ..faces.detector import FaceDetector
-from ..faces.geometry import crop_box
-from ..faces.locator import FaceLocator
+from ..face_parsing import FaceParser
 from ..faces.track import FaceTrack
-from ..settings import LipSyncSettings
 from . import image
-from .clip import Clip, Faces, Figure, find_faces
+from .clip import Clip, Figure
 from .cpbd import cpbd
+from .faces import ClipFaces
 from .fid import FeatureStatistics
 from .jitter import RegionJitter
 from .perceptual import FaceEmbedder, InceptionFeatures, Lpips
@@ -29,11 +27,10 @@ OF_REFERENCE = ("psnr", "mouth_psnr", "ssim", "mouth_ssim", "l1", "lpips")
 
 @dataclass
 class QualityTools:
-    """What the measures use. settings: those that the clips were made with, for the masks. lpips, inception, embedder:
-    None where their weights are missing. made, real: gather FID's features over all clips."""
+    """What the measures use. parser: face parsing, for the masks; None draws them from landmarks. lpips, inception,
+    embedder: None where their weights are missing. made, real: gather FID's features over all clips."""
 
-    detector: FaceDetector
-    settings: LipSyncSettings = field(default_factory=LipSyncSettings)
+    parser: FaceParser | None = None
     lpips: Lpips | None = None
     inception: InceptionFeatures | None = None
     embedder: FaceEmbedder | None = None
@@ -42,23 +39,19 @@ class QualityTools:
 
 
 def measure_quality(
-    clip: Clip, faces: Faces, tools: QualityTools, progress: Callable[[], None] = lambda: None
+    clip: Clip, faces: ClipFaces, tools: QualityTools, progress: Callable[[], None] = lambda: None
 ) -> dict[str, Figure]:
-    """name -> the mean over the clip's frames, or why there is none; `faces`: the clip's own, one a frame.
+    """name -> the mean over the clip's frames, or why there is none. faces: the clip's.
 
     progress(): after each frame. Measures of the source or the reference are there only when the clip has one.
     """
-    meter = _Meter(clip, tools)
-    source = None
-    if clip.source is not None:
-        source = find_faces(clip.source, clip.shown, FaceLocator(tools.detector, face=tools.settings.face))
+    meter = _Meter(clip, faces, tools)
     for k, (frame, shown, aside) in enumerate(_frames(clip)):
-        own = faces.landmarks[k] if faces.seen[k] else None
-        meter.add(frame, own)
-        if shown is not None and source is not None and source.seen[k]:
-            meter.add_source(frame, own, shown, source.landmarks[k], source.boxes[k])
+        meter.add(k, frame)
+        if shown is not None:
+            meter.add_source(k, frame, shown)
         if aside is not None:
-            meter.add_reference(frame, own, aside)
+            meter.add_reference(k, frame, aside)
         real = shown if aside is None else aside
         if tools.inception is not None and real is not None:
             tools.made.add(tools.inception.features(frame))
@@ -72,48 +65,52 @@ Pictures = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
 
 def _frames(clip: Clip) -> Iterator[Pictures]:
     """The clip's frames as numpy arrays, each with the source's and the reference's."""
+    same = clip.reference is clip.source  # then both show the same frame, and a reader cannot be in two places
     nothing = iter(lambda: None, 0)
     sources = nothing if clip.source is None else clip.source.read(clip.shown)
-    asides = nothing if clip.reference is None else clip.reference.read(clip.aside)
+    asides = nothing if clip.reference is None or same else clip.reference.read(clip.aside)
     for frame, shown, aside in zip(clip.frames.read(range(len(clip))), sources, asides, strict=False):
-        yield (
-            frame.cpu().numpy(),
-            None if shown is None else shown.cpu().numpy(),
-            None if aside is None else aside.cpu().numpy(),
-        )
+        before = None if shown is None else shown.cpu().numpy()
+        yield frame.cpu().numpy(), before, before if same else None if aside is None else aside.cpu().numpy()
 
 
 class _Meter:
     """Means of one clip's measures."""
 
-    def __init__(self, clip: Clip, tools: QualityTools) -> None:
+    def __init__(self, clip: Clip, faces: ClipFaces, tools: QualityTools) -> None:
         self.clip = clip
+        self.own, self.track = faces.own, faces.source
         self.tools = tools
-        self.masker = Masker(None, tools.settings.mask)
-        self.sums: dict[str, list[float]] = {}
+        self.masker = Masker(tools.parser, faces.settings.mask)
+        self.sums: dict[str, tuple[float, int]] = {}
         self.missing: dict[str, str] = {}
         self.jitter = RegionJitter()
         self.source_jitter = RegionJitter()
 
     def note(self, name: str, value: float) -> None:
         if np.isfinite(value):
-            total = self.sums.setdefault(name, [0.0, 0])
-            total[0] += value
-            total[1] += 1
+            total, count = self.sums.get(name, (0.0, 0))
+            self.sums[name] = total + value, count + 1
 
-    def add(self, frame: np.ndarray, landmarks: np.ndarray | None) -> None:
+    def landmarks(self, k: int) -> np.ndarray | None:
+        """The clip's own in frame k, or None without a face."""
+        return self.own.landmarks[k] if self.own.seen[k] else None
+
+    def add(self, k: int, frame: np.ndarray) -> None:
         self.note("cpbd", cpbd(frame))
-        self.jitter.add(frame, landmarks)
+        self.jitter.add(frame, self.landmarks(k))
 
-    def add_source(
-        self, frame: np.ndarray, own: np.ndarray | None, shown: np.ndarray, landmarks: np.ndarray, box: np.ndarray
-    ) -> None:
+    def add_source(self, k: int, frame: np.ndarray, shown: np.ndarray) -> None:
+        track, own = self.track, self.landmarks(k)
+        assert track is not None and track.landmarks is not None
+        landmarks = track.landmarks[k] if track.present[k] else None
         self.source_jitter.add(shown, landmarks)
-        mask = self._mask(shown, landmarks, box)
-        if mask is not None:
-            self.note("outside_psnr", _capped(image.psnr(frame, shown, mask == 0)))
-            self.note("seam_made", image.seam_energy(frame, mask))
-            self.note("seam_source", image.seam_energy(shown, mask))
+        if landmarks is None:
+            return
+        mask = self._mask(shown, track.select([k]))
+        self.note("outside_psnr", _capped(image.psnr(frame, shown, mask == 0)))
+        self.note("seam_made", image.seam_energy(frame, mask))
+        self.note("seam_source", image.seam_energy(shown, mask))
         mouth = image.mouth_region(landmarks, self.clip.frames.size)
         if mouth.any():
             self.note("sharp_made", image.sharpness(frame, mouth))
@@ -122,18 +119,21 @@ class _Meter:
             embed = self.tools.embedder.embed
             self.note("csim", float(embed(frame, own) @ embed(shown, landmarks)))
 
-    def add_reference(self, frame: np.ndarray, own: np.ndarray | None, aside: np.ndarray) -> None:
+    def add_reference(self, k: int, frame: np.ndarray, aside: np.ndarray) -> None:
+        own = self.landmarks(k)
         mouth = None if own is None else image.mouth_region(own, self.clip.frames.size)
         self.note("psnr", _capped(image.psnr(frame, aside)))
         self.note("l1", image.l1(frame, aside))
-        try:
-            self.note("ssim", image.ssim(frame, aside))
-        except MissingWeightsError:
-            self.missing |= dict.fromkeys(("ssim", "mouth_ssim"), LIBRARY_MISSING)
         if mouth is not None and mouth.any():
             self.note("mouth_psnr", _capped(image.psnr(frame, aside, mouth)))
-            if "ssim" not in self.missing:
-                self.note("mouth_ssim", image.ssim(frame, aside, mouth))
+        try:
+            whole, places = image.ssim_map(frame, aside)
+        except MissingWeightsError:
+            self.missing |= dict.fromkeys(("ssim", "mouth_ssim"), LIBRARY_MISSING)
+        else:
+            self.note("ssim", whole)
+            if mouth is not None and mouth.any():
+                self.note("mouth_ssim", float(places[mouth].mean()))
         if self.tools.lpips is not None:
             self.note("lpips", self.tools.lpips.distance(frame, aside))
 
@@ -156,18 +156,15 @@ class _Meter:
         names += OF_REFERENCE if self.clip.reference is not None else []
         return {name: missing.get(name) or _told(means.get(name, float("nan"))) for name in names}
 
-    def _mask(self, frame: np.ndarray, landmarks: np.ndarray, box: np.ndarray) -> np.ndarray | None:
-        """(H,W) uint8 of what the settings replace in this frame; None without a crop box."""
-        size, settings = self.clip.frames.size, self.tools.settings
-        crop = crop_box(landmarks, box, size, settings.bbox_shift, settings.extra_margin)
-        if crop is None:
-            return None
-        track = FaceTrack(np.asarray(crop, np.float32)[None], landmarks[None], np.ones(1, bool), size)
-        part = self.masker.masks([torch.from_numpy(frame)], track)[0]
-        full = np.zeros(size, np.uint8)
+    def _mask(self, frame: np.ndarray, track: FaceTrack) -> np.ndarray:
+        """(H,W) uint8 of what the settings replace in a frame with its track of one."""
+        (part,) = self.masker.masks([torch.from_numpy(frame)], track)
+        x1, y1, x2, y2 = track.boxes[0].astype(int)
+        full = np.zeros(self.clip.frames.size, np.uint8)
         if part is not None:
-            x1, y1, x2, y2 = track.boxes[0].astype(int)
-            full[y1:y2, x1:x2] = part
+            inside = full[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)]
+            rows, columns = max(-y1, 0), max(-x1, 0)
+            inside[:] = part[rows : rows + inside.shape[0], columns : columns + inside.shape[1]]
         return full
 
 

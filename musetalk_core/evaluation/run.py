@@ -7,22 +7,36 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import MuseTalkError
-from ..faces.locator import FaceLocator
+from ..faces.detector import Detector
 from ..media.audio import AudioFile
 from ..media.source import open_source
 from ..media.video_reader import VideoReader
-from .clip import Clip, Figure, find_faces
+from ..settings import LipSyncSettings
+from ..timeline import MatchMode
+from .clip import Clip, Figure
 from .dataset import ClipFiles
+from .faces import ClipFaces
 from .fid import FeatureStatistics, fid
 from .figures import KINDS, WORST_BY, Summary, summarize
 from .quality import QualityTools, measure_quality
-from .speech import Speech, SyncSettings, measure_speech
+from .speech import SyncSettings, measure_speech
 from .sync import SyncScorer
 from .weights import MISSING
 
 log = logging.getLogger(__name__)
 
 Maker = Callable[[ClipFiles], None]
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """What clips are measured with. settings: those that they were made with; syncnet: None without its weights."""
+
+    detector: Detector
+    settings: LipSyncSettings = LipSyncSettings()
+    quality: QualityTools = field(default_factory=QualityTools)
+    syncnet: SyncScorer | None = None
+    sync: SyncSettings = SyncSettings()
 
 
 @dataclass(frozen=True)
@@ -76,22 +90,20 @@ class Evaluation:
 
 def evaluate(
     clips: Sequence[ClipFiles],
-    tools: QualityTools,
-    scorer: SyncScorer | None,
-    sync: SyncSettings,
+    ruler: Ruler,
     make: Maker | None = None,
     progress: Callable[[Evaluation, int], None] | None = None,
 ) -> Evaluation:
     """Measure clips one after the other; make: called first for those without an output. progress(so far, clips done).
 
-    The detector's faces are followed as `tools.settings.face` says. Raises nothing for a broken clip.
+    Raises nothing for a broken clip.
     """
-    result = Evaluation(made=tools.made, real=tools.real)
+    result = Evaluation(made=ruler.quality.made, real=ruler.quality.real)
     for done, files in enumerate(clips, 1):
         try:
             if make is not None and not files.output.exists():
                 make(files)
-            result.measured.append(_measure(files, tools, scorer, sync))
+            result.measured.append(_measure(files, ruler))
         except MuseTalkError as error:
             result.skipped[files.name] = str(error)
         except Exception as error:  # a run of hours must not end at one clip
@@ -102,37 +114,26 @@ def evaluate(
     return result
 
 
-def _measure(files: ClipFiles, tools: QualityTools, scorer: SyncScorer | None, sync: SyncSettings) -> Measured:
-    clip = open_clip(files, tools)
+def _measure(files: ClipFiles, ruler: Ruler) -> Measured:
+    clip = _open(files, ruler.settings.mode)
     try:
-        figures, curves = measure(clip, tools, scorer, sync)
-        return Measured(files, figures, curves, len(clip))
+        if not len(clip):
+            raise MuseTalkError(f"The clip {clip.name} shares no frame with its reference; give a longer reference.")
+        faces = ClipFaces(clip, ruler.detector, ruler.settings)
+        speech = measure_speech(clip, faces, ruler.syncnet, ruler.sync)
+        figures = speech.figures | measure_quality(clip, faces, ruler.quality)
+        return Measured(files, figures, (speech.gap, speech.loudness, speech.reference_gap), len(clip))
     finally:
         for frames in (clip.frames, clip.source, clip.reference):
             if isinstance(frames, VideoReader):
                 frames.close()
 
 
-def open_clip(files: ClipFiles, tools: QualityTools) -> Clip:
+def _open(files: ClipFiles, mode: MatchMode) -> Clip:
     """The clip of these files; raises MuseTalkError, naming the file, for what cannot be read."""
     frames = open_source(files.output)
-    return Clip(
-        files.name,
-        frames,
-        AudioFile(files.audio or files.output),
-        None if files.source is None else open_source(files.source, frames.fps),
-        None if files.reference is None else open_source(files.reference, frames.fps),
-        tools.settings.mode,
-    )
-
-
-def measure(
-    clip: Clip, tools: QualityTools, scorer: SyncScorer | None, sync: SyncSettings
-) -> tuple[dict[str, Figure], tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-    """All figures of a clip and its curves; raises MuseTalkError for a clip without sound or frames."""
-    if not len(clip):
-        raise MuseTalkError(f"The clip {clip.name} shares no frame with its reference; give a longer reference.")
-    faces = find_faces(clip.frames, range(len(clip)), FaceLocator(tools.detector, face=tools.settings.face))
-    speech: Speech = measure_speech(clip, faces, tools.detector, scorer, sync)
-    figures = speech.figures | measure_quality(clip, faces, tools)
-    return figures, (speech.gap, speech.loudness, speech.reference_gap)
+    source = None if files.source is None else open_source(files.source, frames.fps)
+    reference = source
+    if files.reference != files.source:
+        reference = None if files.reference is None else open_source(files.reference, frames.fps)
+    return Clip(files.name, frames, AudioFile(files.audio or files.output), source, reference, mode)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import MuseTalkError
-from ..faces.detector import FaceDetector
-from ..faces.locator import FaceLocator
-from .clip import Clip, Faces, Figure, find_faces
+from .clip import Clip, Figure
 from .face_crops import crop_faces, find_tracks, whole_frames
+from .faces import ClipFaces, Faces
 from .lips import best_lag, correlation, lip_gap
 from .sync import FPS, MAX_SHIFT, SyncScore, SyncScorer
 from .weights import MISSING
@@ -58,22 +57,18 @@ def loudness(samples: np.ndarray, count: int) -> np.ndarray:
     return (1 + level / QUIET).clip(0, 1)
 
 
-def measure_speech(
-    clip: Clip, faces: Faces, detector: FaceDetector, scorer: SyncScorer | None, settings: SyncSettings
-) -> Speech:
-    """All measures of a clip whose faces (one a frame) are found. scorer None: SyncNet's say "weights missing".
+def measure_speech(clip: Clip, faces: ClipFaces, scorer: SyncScorer | None, settings: SyncSettings) -> Speech:
+    """All measures of a clip with its faces. scorer None: SyncNet's say "weights missing".
 
     Raises MuseTalkError when the clip has no sound.
     """
     moments = clip.at(FPS)
-    gap = lip_gap(faces.landmarks)[moments]
     loud = loudness(clip.samples, len(moments))
-    reference = None
-    if clip.reference is not None:
-        found = find_faces(clip.reference, clip.aside, FaceLocator(detector))
-        reference = lip_gap(found.landmarks)[moments]
-    figures: dict[str, Figure] = {"faces": float(faces.seen.mean()) if len(faces.seen) else 0.0}
-    figures |= _sync_figures(clip, faces, scorer, settings, moments)
+    gap = lip_gap(faces.own.landmarks)[moments]
+    landmarks = faces.reference_landmarks
+    reference = None if landmarks is None else lip_gap(landmarks)[moments]
+    figures: dict[str, Figure] = {"faces": float(faces.own.seen.mean())}
+    figures |= _sync_figures(clip, faces.own, scorer, settings, moments)
     figures |= _against(gap, loud, "lip_audio", settings.max_shift)
     if reference is not None:
         figures |= _against(gap, reference, "lip_reference", settings.max_shift)
