@@ -1,15 +1,15 @@
-"""Makes tests/data/syncnet_golden.json from the published code, in an environment of its own:
+"""Makes tests/data/syncnet_golden.json from the published code, the package syncnet-python 0.2.3.
 
-    pip install torch numpy python_speech_features
-    python tests/syncnet_reference.py SyncNetModel.py SyncNetInstance.py
+In an environment of its own, because the package brings another OpenCV (docs/evaluation.md has the commands):
 
-both files from the package syncnet-python 0.2.3 (`syncnet_python/`), whose network class is joonson/syncnet_python's.
+    python tests/syncnet_reference.py
+
+Its network class is joonson/syncnet_python's.
 """
 
 import ast
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,13 +52,14 @@ def embeddings() -> tuple[np.ndarray, np.ndarray]:
 def main() -> None:
     import python_speech_features
 
-    spec = importlib.util.spec_from_file_location("reference", sys.argv[1])
+    package = Path(importlib.util.find_spec("syncnet_python").origin).parent  # not imported: it wants its OpenCV
+    spec = importlib.util.spec_from_file_location("reference", package / "SyncNetModel.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     net = module.S(num_layers_in_fc_layers=1024).train(False)
     net.load_state_dict(fill(net.state_dict()))
     # The other file imports a whole pipeline; the one function is taken out of it.
-    tree = ast.parse(Path(sys.argv[2]).read_text())
+    tree = ast.parse((package / "SyncNetInstance.py").read_text())
     taken = next(item for item in tree.body if isinstance(item, ast.FunctionDef) and item.name == "calc_pdist")
     names = {"torch": torch}
     exec(compile(ast.Module([taken], []), "calc_pdist", "exec"), names)  # noqa: S102

@@ -186,11 +186,25 @@ def test_config_gives_options_that_the_command_line_leaves_open(files, tmp_path,
     config.write_text(names + f"lse_checkpoint_path: {files / 'broken.mp4'}\n")
     assert main(["evaluate", "--config", str(config), "--device", "cpu"]) == 1
     assert "broken.mp4 is neither a torch nor a safetensors file" in capsys.readouterr().err
-    config.write_text("vshift: 4\nlips: 3\n")
-    assert main(["evaluate", "--config", str(config)]) == 1 and "'lips'" in capsys.readouterr().err
+    config.write_text("vshift: 4\nseed: 2023\nlips: 3\n")
+    assert main(["evaluate", "--config", str(config)]) == 1
+    told = capsys.readouterr().err
+    assert "seed has no use here" in told and "'lips'" in told
     config.write_text("video: nothing.mp4\nvshift: 400\n")
     assert main(["evaluate", "--config", str(config)]) == 1 and "400 frames" in capsys.readouterr().err
 
 
+def test_only_the_metrics_asked_for_are_measured(files, tmp_path):
+    """By talkingface-toolkit's names, from its kind of file."""
+    (tmp_path / "c.yaml").write_text("metrics: ['LSE', 'SSIM']\nvshift: 15\nevaluate_batch_size: 50\n")
+    late = files / "late.mov"
+    call = ["evaluate", "--video", late, "--reference", files / "good.mov", "--config", tmp_path / "c.yaml"]
+    assert main([str(part) for part in [*call, "--result", tmp_path, "--models", tmp_path, "--device", "cpu"]]) == 0
+    (clip,) = json.loads((tmp_path / "evaluation.json").read_text())["clips"]
+    assert sorted(clip["figures"]) == ["av_offset", "lse_c", "lse_d", "ssim"] and clip["figures"]["ssim"] < 1
+
+
 def test_the_command_asks_for_one_kind_of_clips(capsys):
+    assert main(["evaluate", "--video", "x.mp4", "--metrics", "beauty"]) == 1
+    assert "'beauty' is unknown" in capsys.readouterr().err
     assert main(["evaluate"]) == 1 and "exactly one of" in capsys.readouterr().err

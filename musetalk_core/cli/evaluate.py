@@ -13,6 +13,7 @@ from ..engine import Engine, WeightChoice, choose_device, load_parser
 from ..errors import MissingWeightsError, MuseTalkError
 from ..evaluation.dataset import PROTOCOLS, ClipFiles, read_dataset, read_pairs
 from ..evaluation.documents import FILES, markdown, write_all
+from ..evaluation.figures import chosen
 from ..evaluation.gate import gate_checks, read_gate
 from ..evaluation.perceptual import FaceEmbedder, InceptionFeatures, Lpips
 from ..evaluation.quality import QualityTools
@@ -31,6 +32,15 @@ from .infer import add_settings, add_weights, load, option, settings_of
 
 # talkingface-toolkit's names in its evaluation configs.
 UPSTREAM_NAMES = {"vshift": "max_shift", "lse_checkpoint_path": "syncnet"}
+WITHOUT_USE = (
+    "evaluate_batch_size",
+    "gpu_id",
+    "lse_reference_dir",
+    "metric_decimal_place",
+    "seed",
+    "show_progress",
+    "temp_dir",
+)
 PATHS = ("dataset", "pairs", "video", "audio", "source", "reference", "outputs", "result", "gate", "syncnet", "models")
 UNKNOWN = ("run", "defaults", "command", "config")
 Tool = TypeVar("Tool")
@@ -60,6 +70,7 @@ def _add_clips(group: Any) -> None:
 
 def _add_measures(group: Any) -> None:
     option(group, "result", type=Path, default=Path("results/evaluation"), help="folder of the results; %(default)s")
+    option(group, "metrics", nargs="+", default=[], help="only these: lse, ssim, lip_audio ...; default: all")
     option(group, "crop", choices=CROPS, default="face", help="SyncNet sees the followed face, or none: whole frames")
     option(group, "max-shift", type=int, default=MAX_SHIFT, help="frames that offsets reach; %(default)s")
     option(group, "syncnet", type=Path, help="own SyncNet v2 file; default: the one of weights download syncnet")
@@ -74,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     clips = _clips(args)
     sync = SyncSettings(args.crop, args.max_shift)
     gate = read_gate(args.gate) if args.gate else {}
-    settings = settings_of(args)
+    settings, metrics = settings_of(args), chosen(args.metrics)
     device = choose_device(args.device)
     folders = ModelFolders.default(args.models)
     engine = load(args) if args.make else None
@@ -82,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
     found.nets.to(device)
     parser = load_parser(WeightChoice(), folders, device) if engine is None else engine.parser
     quality = quality_tools(folders, device, parser)
-    ruler = Ruler(found.detector, settings, quality, sync_scorer(args.syncnet, folders, device), sync)
+    scorer = sync_scorer(args.syncnet, folders, device)
+    ruler = Ruler(found.detector, settings, quality, scorer, sync, metrics)
     facts = {**_facts(args, settings), "detector": found.name}
 
     def progress(result: Evaluation, done: int) -> None:
@@ -149,6 +161,9 @@ def _configure(args: argparse.Namespace) -> None:
         raise MuseTalkError(f"The config {args.config} cannot be read: {error}.") from error
     for key, value in content.items() if isinstance(content, dict) else ():
         name = UPSTREAM_NAMES.get(key, key.replace("-", "_"))
+        if name in WITHOUT_USE:
+            print(f"{args.config}: {key} has no use here", file=sys.stderr)
+            continue
         if name in UNKNOWN or not hasattr(args, name):
             raise MuseTalkError(f"The config {args.config} has {key!r}, which is no option; see `evaluate --help`.")
         default = args.defaults(name)

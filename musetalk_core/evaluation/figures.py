@@ -1,9 +1,11 @@
 """What every figure is called, how it is written, and which way is better."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import MuseTalkError
 from .clip import Figure
 
 RESAMPLES = 2000
@@ -43,7 +45,20 @@ KINDS = {
     "seam": Kind("seam energy over source", "lower"),
     "outside_psnr": Kind("PSNR outside the mask, dB", "higher", 2),
 }
+GROUPS = {"lse": ("lse_d", "lse_c", "av_offset")}
 WORST_BY = ("lse_d", "lip_reference", "lip_audio", "mouth_psnr")  # the first that was measured sorts the clips
+
+
+def chosen(names: Sequence[str]) -> frozenset[str]:
+    """The figures of these names or of the groups so called, in any case; all for none.
+
+    Raises MuseTalkError for an unknown name.
+    """
+    known = {**{name: (name,) for name in KINDS}, **GROUPS}
+    unknown = [name for name in names if name.lower() not in known]
+    if unknown:
+        raise MuseTalkError(f"The metric {unknown[0]!r} is unknown; known are {', '.join(known)}.")
+    return frozenset(figure for name in names for figure in known[name.lower()]) or frozenset(KINDS)
 
 
 @dataclass(frozen=True)

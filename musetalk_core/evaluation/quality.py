@@ -21,8 +21,10 @@ from .weights import MISSING
 
 MOST_PSNR = 100.0  # dB that equal pictures count
 LIBRARY_MISSING = "library missing"
-OF_SOURCE = ("outside_psnr", "seam", "mouth_sharpness", "csim")
+OF_CLIP = ("cpbd", "nose_jitter", "mouth_jitter")
+OF_SOURCE = ("nose_jitter_source", "outside_psnr", "seam", "mouth_sharpness", "csim")
 OF_REFERENCE = ("psnr", "mouth_psnr", "ssim", "mouth_ssim", "l1", "lpips")
+PICTURE = (*OF_CLIP, *OF_SOURCE, *OF_REFERENCE)
 
 
 @dataclass
@@ -140,20 +142,15 @@ class _Meter:
     def figures(self) -> dict[str, Figure]:
         means = {name: total / count for name, (total, count) in self.sums.items()}
         means |= self.jitter.figures()
-        for name, parts in (
-            ("seam", ("seam_made", "seam_source")),
-            ("mouth_sharpness", ("sharp_made", "sharp_source")),
-        ):
-            made, source = (means.pop(part, float("nan")) for part in parts)
-            means[name] = made / source if source > 0 else float("nan")
-        before = self.source_jitter.figures()["nose_jitter"]
-        means["nose_jitter_source"] = before
+        means["nose_jitter_source"] = self.source_jitter.figures()["nose_jitter"]
+        means["seam"] = _ratio(means, "seam_made", "seam_source")
+        means["mouth_sharpness"] = _ratio(means, "sharp_made", "sharp_source")
         missing = dict(self.missing)
         missing |= {} if self.tools.lpips is not None else {"lpips": MISSING}
         missing |= {} if self.tools.embedder is not None else {"csim": MISSING}
-        names = ["cpbd", "nose_jitter", "mouth_jitter"]
-        names += ["nose_jitter_source", *OF_SOURCE] if self.clip.source is not None else []
-        names += OF_REFERENCE if self.clip.reference is not None else []
+        names = [*OF_CLIP]
+        names += OF_SOURCE if self.clip.source is not None else ()
+        names += OF_REFERENCE if self.clip.reference is not None else ()
         return {name: missing.get(name) or _told(means.get(name, float("nan"))) for name in names}
 
     def _mask(self, frame: np.ndarray, track: FaceTrack) -> np.ndarray:
@@ -166,6 +163,11 @@ class _Meter:
             rows, columns = max(-y1, 0), max(-x1, 0)
             inside[:] = part[rows : rows + inside.shape[0], columns : columns + inside.shape[1]]
         return full
+
+
+def _ratio(means: dict[str, float], name: str, over: str) -> float:
+    below = means.get(over, 0.0)
+    return means.get(name, float("nan")) / below if below > 0 else float("nan")
 
 
 def _capped(decibels: float) -> float:

@@ -17,8 +17,8 @@ from .clip import Clip, Figure
 from .dataset import ClipFiles
 from .faces import ClipFaces
 from .fid import FeatureStatistics, fid
-from .figures import KINDS, WORST_BY, Summary, summarize
-from .quality import QualityTools, measure_quality
+from .figures import GROUPS, KINDS, WORST_BY, Summary, summarize
+from .quality import PICTURE, QualityTools, measure_quality
 from .speech import SyncSettings, measure_speech
 from .sync import SyncScorer
 from .weights import MISSING
@@ -30,13 +30,15 @@ Maker = Callable[[ClipFiles], None]
 
 @dataclass(frozen=True)
 class Ruler:
-    """What clips are measured with. settings: those that they were made with; syncnet: None without its weights."""
+    """What clips are measured with. settings: those that they were made with; syncnet: None without its weights;
+    metrics: the figures that are kept, names of KINDS."""
 
     detector: Detector
     settings: LipSyncSettings = LipSyncSettings()
     quality: QualityTools = field(default_factory=QualityTools)
     syncnet: SyncScorer | None = None
     sync: SyncSettings = SyncSettings()
+    metrics: frozenset[str] = frozenset(KINDS)
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,12 @@ def _measure(files: ClipFiles, ruler: Ruler) -> Measured:
         if not len(clip):
             raise MuseTalkError(f"The clip {clip.name} shares no frame with its reference; give a longer reference.")
         faces = ClipFaces(clip, ruler.detector, ruler.settings)
-        speech = measure_speech(clip, faces, ruler.syncnet, ruler.sync)
-        figures = speech.figures | measure_quality(clip, faces, ruler.quality)
+        syncnet = ruler.syncnet if ruler.metrics.intersection(GROUPS["lse"]) else None
+        speech = measure_speech(clip, faces, syncnet, ruler.sync)
+        figures = speech.figures
+        if ruler.metrics.intersection(PICTURE) or ruler.quality.inception is not None:
+            figures |= measure_quality(clip, faces, ruler.quality)
+        figures = {name: value for name, value in figures.items() if name in ruler.metrics}
         return Measured(files, figures, (speech.gap, speech.loudness, speech.reference_gap), len(clip))
     finally:
         for frames in (clip.frames, clip.source, clip.reference):
