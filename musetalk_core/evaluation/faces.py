@@ -11,10 +11,12 @@ from ..faces.detector import Detector
 from ..faces.locator import FaceLocator
 from ..faces.track import FaceTrack
 from ..media.source import FrameSource
-from ..settings import LipSyncSettings
+from ..settings import FaceSettings, LipSyncSettings
 from .clip import Clip
 
-SEARCH_EVERY = 10  # frames: landmarks are followed between; the lip gap differs by 0.001 from a search in every frame
+# Frames between searches in the reference, of which only the lip gap is used: landmarks that are followed tremble by
+# 0.003 of a gap. The clip's own would carry that into its jitter.
+SEARCH_EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class ClipFaces:
     @cached_property
     def own(self) -> Faces:
         """The clip's own faces, one a frame."""
-        return self._follow(self.clip.frames, range(len(self.clip)), self._progress)
+        return self._find(self.clip.frames, range(len(self.clip)), self.settings.faces, self._progress)
 
     @cached_property
     def source(self) -> FaceTrack | None:
@@ -72,12 +74,16 @@ class ClipFaces:
             return None
         if clip.reference is clip.source and self.source is not None and self.source.landmarks is not None:
             return np.where(self.source.present[:, None, None], self.source.landmarks, np.nan)
-        return self._follow(clip.reference, clip.aside).landmarks
-
-    def _follow(
-        self, frames: FrameSource, indices: Sequence[int], progress: Callable[[], None] = lambda: None
-    ) -> Faces:
         options = replace(self.settings.faces, detect_every=SEARCH_EVERY)
+        return self._find(clip.reference, clip.aside, options).landmarks
+
+    def _find(
+        self,
+        frames: FrameSource,
+        indices: Sequence[int],
+        options: FaceSettings,
+        progress: Callable[[], None] = lambda: None,
+    ) -> Faces:
         locator = FaceLocator(self.detector, face=self.settings.face, options=options)
         shown, rows = _without_repeats(indices)
         boxes, landmarks = np.full((len(shown), 4), np.nan), np.full((len(shown), 68, 2), np.nan)
