@@ -1,9 +1,8 @@
 """The faces of a clip, of its source and of its reference, each looked for once."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 
 import numpy as np
 
@@ -11,12 +10,8 @@ from ..faces.detector import Detector
 from ..faces.locator import FaceLocator
 from ..faces.track import FaceTrack
 from ..media.source import FrameSource
-from ..settings import FaceSettings, LipSyncSettings
+from ..settings import LipSyncSettings
 from .clip import Clip
-
-# Frames between searches in the reference, of which only the lip gap is used: landmarks that are followed tremble by
-# 0.003 of a gap. The clip's own would carry that into its jitter.
-SEARCH_EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ class ClipFaces:
     @cached_property
     def own(self) -> Faces:
         """The clip's own faces, one a frame."""
-        return self._find(self.clip.frames, range(len(self.clip)), self.settings.faces, self._progress)
+        return self._find(self.clip.frames, range(len(self.clip)), self._progress)
 
     @cached_property
     def source(self) -> FaceTrack | None:
@@ -62,7 +57,7 @@ class ClipFaces:
         if clip.source is None:
             return None
         locator = FaceLocator(self.detector, made.bbox_shift, made.extra_margin, made.face, made.faces)
-        shown, rows = _without_repeats(clip.shown)
+        shown, rows = _once(clip.shown)
         tracks = [locator.locate(frame, live=False) for frame in clip.source.read(shown)]
         return locator.smoothed(FaceTrack.join(tracks)).select(rows)
 
@@ -74,18 +69,11 @@ class ClipFaces:
             return None
         if clip.reference is clip.source and self.source is not None and self.source.landmarks is not None:
             return np.where(self.source.present[:, None, None], self.source.landmarks, np.nan)
-        options = replace(self.settings.faces, detect_every=SEARCH_EVERY)
-        return self._find(clip.reference, clip.aside, options).landmarks
+        return self._find(clip.reference, clip.aside).landmarks
 
-    def _find(
-        self,
-        frames: FrameSource,
-        indices: Sequence[int],
-        options: FaceSettings,
-        progress: Callable[[], None] = lambda: None,
-    ) -> Faces:
-        locator = FaceLocator(self.detector, face=self.settings.face, options=options)
-        shown, rows = _without_repeats(indices)
+    def _find(self, frames: FrameSource, indices: Sequence[int], progress: Callable[[], None] = lambda: None) -> Faces:
+        locator = FaceLocator(self.detector, face=self.settings.face, options=self.settings.faces)
+        shown, rows = _once(indices)
         boxes, landmarks = np.full((len(shown), 4), np.nan), np.full((len(shown), 68, 2), np.nan)
         for k, frame in enumerate(frames.read(shown)):
             face = locator.find(frame)
@@ -95,7 +83,7 @@ class ClipFaces:
         return Faces(boxes[rows], landmarks[rows])
 
 
-def _without_repeats(indices: Sequence[int]) -> tuple[list[int], np.ndarray]:
-    """The indices, each run of equal ones once, and for every one of `indices` its place among them."""
-    runs = [(index, len(list(run))) for index, run in groupby(indices)]
-    return [index for index, _ in runs], np.repeat(np.arange(len(runs)), [length for _, length in runs])
+def _once(indices: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The distinct indices in the order in which they first come, and the place of every index among them."""
+    places = {index: k for k, index in enumerate(dict.fromkeys(indices))}
+    return list(places), [places[index] for index in indices]
