@@ -32,7 +32,7 @@ class RegionJitter:
             return
         eyes = landmarks[list(CORNERS)].astype(np.float64)
         self._eyes = eyes if self._eyes is None else STEADY * self._eyes + (1 - STEADY) * eyes
-        self._last = [*self._last[-2:], self._steadied(frame)]
+        self._last = [*self._last[-2:], luma(steadied(frame, self._eyes))]
         if len(self._last) == 3:
             second = np.abs(self._last[2] - 2 * self._last[1] + self._last[0])
             for name, region in REGIONS.items():
@@ -43,9 +43,10 @@ class RegionJitter:
         """nose_jitter and mouth_jitter; NaN below three frames in a row."""
         return {name: total / self._count if self._count else float("nan") for name, total in self._sums.items()}
 
-    def _steadied(self, frame: np.ndarray) -> np.ndarray:
-        import cv2
 
-        assert self._eyes is not None
-        turn = align(self._eyes, np.array(OUTER_EYES))
-        return luma(cv2.warpAffine(frame, turn, (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE))
+def steadied(frame: np.ndarray, eyes: np.ndarray) -> np.ndarray:
+    """(SIZE,SIZE,3) of the frame's type: the face with the outer corners of the eyes (2,2) at OUTER_EYES."""
+    import cv2
+
+    turn = align(eyes.astype(np.float64), np.array(OUTER_EYES))
+    return cv2.warpAffine(frame, turn, (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE)
