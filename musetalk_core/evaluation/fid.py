@@ -22,6 +22,14 @@ class FeatureStatistics:
         self._sum += rows.sum(0)
         self._products += rows.T @ rows
 
+    def include(self, other: "FeatureStatistics") -> None:
+        """Take in what another has gathered."""
+        if not self.count:
+            self._sum, self._products = np.zeros_like(other._sum), np.zeros_like(other._products)
+        self.count += other.count
+        self._sum += other._sum
+        self._products += other._products
+
     @property
     def mean(self) -> np.ndarray:
         """(D,)"""

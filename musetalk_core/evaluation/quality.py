@@ -48,6 +48,7 @@ def measure_quality(
     progress(): after each frame. Measures of the source or the reference are there only when the clip has one.
     """
     meter = _Meter(clip, faces, tools)
+    made, originals = FeatureStatistics(), FeatureStatistics()
     for k, (frame, shown, aside) in enumerate(_frames(clip)):
         meter.add(k, frame)
         if shown is not None:
@@ -56,9 +57,12 @@ def measure_quality(
             meter.add_reference(k, frame, aside)
         real = shown if aside is None else aside
         if tools.inception is not None and real is not None:
-            tools.made.add(tools.inception.features(frame))
-            tools.real.add(tools.inception.features(real))
+            made.add(tools.inception.features(frame))
+            originals.add(tools.inception.features(real))
         progress()
+    if made.count:  # a clip that breaks before its end adds nothing
+        tools.made.include(made)
+        tools.real.include(originals)
     return meter.figures()
 
 

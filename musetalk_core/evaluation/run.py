@@ -2,14 +2,17 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 
 from ..errors import MuseTalkError
 from ..faces.detector import Detector
 from ..media.audio import AudioFile
-from ..media.source import open_source
+from ..media.source import FrameSource, open_source
 from ..media.video_reader import VideoReader
 from ..settings import LipSyncSettings
 from ..timeline import MatchMode
@@ -117,8 +120,8 @@ def evaluate(
 
 
 def _measure(files: ClipFiles, ruler: Ruler) -> Measured:
-    clip = _open(files, ruler.settings.mode)
-    try:
+    with ExitStack() as opened:
+        clip = _open(files, ruler.settings.mode, opened)
         if not len(clip):
             raise MuseTalkError(f"The clip {clip.name} shares no frame with its reference; give a longer reference.")
         faces = ClipFaces(clip, ruler.detector, ruler.settings)
@@ -129,17 +132,20 @@ def _measure(files: ClipFiles, ruler: Ruler) -> Measured:
             figures |= measure_quality(clip, faces, ruler.quality)
         figures = {name: value for name, value in figures.items() if name in ruler.metrics}
         return Measured(files, figures, (speech.gap, speech.loudness, speech.reference_gap), len(clip))
-    finally:
-        for frames in (clip.frames, clip.source, clip.reference):
-            if isinstance(frames, VideoReader):
-                frames.close()
 
 
-def _open(files: ClipFiles, mode: MatchMode) -> Clip:
+def _open(files: ClipFiles, mode: MatchMode, opened: ExitStack) -> Clip:
     """The clip of these files; raises MuseTalkError, naming the file, for what cannot be read."""
-    frames = open_source(files.output)
-    source = None if files.source is None else open_source(files.source, frames.fps)
+
+    def frames_of(path: Path, fps: Fraction | None = None) -> FrameSource:
+        frames = open_source(path, fps)
+        if isinstance(frames, VideoReader):
+            opened.enter_context(frames)
+        return frames
+
+    frames = frames_of(files.output)
+    source = None if files.source is None else frames_of(files.source, frames.fps)
     reference = source
     if files.reference != files.source:
-        reference = None if files.reference is None else open_source(files.reference, frames.fps)
+        reference = None if files.reference is None else frames_of(files.reference, frames.fps)
     return Clip(files.name, frames, AudioFile(files.audio or files.output), source, reference, mode)
