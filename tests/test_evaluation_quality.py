@@ -180,17 +180,36 @@ def test_measures_of_a_clip_that_differs_only_in_the_mouth(detector):
     base = TensorFrames(torch.from_numpy(changed.copy()), Fraction(25))
     changed[:, lips] += 10
     clip = Clip("mouth", TensorFrames(torch.from_numpy(changed), Fraction(25)), None, base, base)
-    faces = ClipFaces(clip, detector)
-    figures = measure_quality(clip, faces, QualityTools())
-    regions = [image.mouth_region(points, (256, 256)) for points in faces.own.landmarks]
-    shares = np.array([lips[region].mean() for region in regions])
+    figures = measure_quality(clip, ClipFaces(clip, detector), QualityTools())
     assert figures["outside_psnr"] == 100
     of_lips = 20 * np.log10(255 / 10)
-    assert figures["mouth_psnr"] == pytest.approx(np.mean(of_lips - 10 * np.log10(shares)), abs=1e-6)
+    region = image.mouth_region(points, (256, 256))
+    assert figures["mouth_psnr"] == pytest.approx(of_lips + 10 * np.log10(region.sum() / lips.sum()), abs=1e-6)
     assert figures["psnr"] == pytest.approx(of_lips + 10 * np.log10(1 / lips.mean()), abs=1e-6)
     assert figures["mouth_ssim"] < figures["ssim"] < 1 and figures["l1"] == pytest.approx(10 * lips.mean())
     assert figures["mouth_sharpness"] == pytest.approx(1, abs=0.2) and figures["nose_jitter"] == 0
     assert figures["lpips"] == figures["csim"] == "weights missing"
+
+
+def test_a_still_source_is_searched_once_and_shared_with_the_reference(detector):
+    class Counted(FaceDetector):
+        looks = 0
+
+        def detect(self, frame):
+            self.looks += 1
+            return super().detect(frame)
+
+    counted = Counted(detector.nets)
+    pictures = torch.from_numpy(portrait(256))[None]
+    still = TensorFrames(pictures, Fraction(25))
+    faces = ClipFaces(
+        Clip("still", TensorFrames(pictures.repeat(4, 1, 1, 1), Fraction(25)), None, still, still), counted
+    )
+    assert len(faces.clip) == 1 and counted.looks == 0, "a reference of one frame has one moment"
+    alone = ClipFaces(Clip("still", TensorFrames(pictures.repeat(4, 1, 1, 1), Fraction(25)), None, still), counted)
+    assert len(alone.source) == 4 and alone.source.present.all() and counted.looks == 1
+    np.testing.assert_array_equal(faces.reference_landmarks, alone.source.landmarks[:1])
+    assert counted.looks == 2 and faces.source.present.all() and counted.looks == 2
 
 
 def test_csim_is_one_for_the_same_face(detector):
