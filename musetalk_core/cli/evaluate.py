@@ -30,8 +30,8 @@ from ..weights.folders import ModelFolders
 from ..weights.models import load_syncnet
 from .infer import add_settings, add_weights, load, option, settings_of
 
-# talkingface-toolkit's names in its evaluation configs.
-UPSTREAM_NAMES = {"vshift": "max_shift", "lse_checkpoint_path": "syncnet"}
+# In a config: names that are no option's here ("reference" is a face to the settings), and talkingface-toolkit's.
+OTHER_NAMES = {"reference": "real", "vshift": "max_shift", "lse_checkpoint_path": "syncnet"}
 WITHOUT_USE = (
     "evaluate_batch_size",
     "gpu_id",
@@ -41,7 +41,7 @@ WITHOUT_USE = (
     "show_progress",
     "temp_dir",
 )
-PATHS = ("dataset", "pairs", "video", "audio", "source", "reference", "outputs", "result", "gate", "syncnet", "models")
+PATHS = ("dataset", "pairs", "video", "audio", "source", "real", "outputs", "result", "gate", "syncnet", "models")
 UNKNOWN = ("run", "defaults", "command", "config")
 Tool = TypeVar("Tool")
 
@@ -63,7 +63,7 @@ def _add_clips(group: Any) -> None:
     option(group, "video", type=Path, help="one finished clip")
     option(group, "audio", type=Path, help="--video: what it should say; default: its own sound")
     option(group, "source", type=Path, help="--video: the face video that it was made from")
-    option(group, "reference", type=Path, help="--video: the real video that says the audio")
+    option(group, "reference", dest="real", type=Path, help="--video: the real video that says the audio")
     option(group, "outputs", type=Path, help="folder of the finished clips, <face>_<audio>.mp4; default: RESULT/clips")
     option(group, "make", action="store_true", help="make clips that are not there, as infer with --version does")
 
@@ -148,7 +148,7 @@ def _clips(args: argparse.Namespace) -> list[ClipFiles]:
         return read_dataset(args.dataset, args.protocol, outputs)
     if args.pairs:
         return read_pairs(args.pairs, outputs)
-    return [ClipFiles(args.video.stem, args.video, args.audio, args.source, args.reference)]
+    return [ClipFiles(args.video.stem, args.video, args.audio, args.source, args.real)]
 
 
 def _configure(args: argparse.Namespace) -> None:
@@ -160,7 +160,7 @@ def _configure(args: argparse.Namespace) -> None:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise MuseTalkError(f"The config {args.config} cannot be read: {error}.") from error
     for key, value in content.items() if isinstance(content, dict) else ():
-        name = UPSTREAM_NAMES.get(key, key.replace("-", "_"))
+        name = OTHER_NAMES.get(key, key.replace("-", "_"))
         if name in WITHOUT_USE:
             print(f"{args.config}: {key} has no use here", file=sys.stderr)
             continue
