@@ -42,6 +42,7 @@ WITHOUT_USE = (
     "temp_dir",
 )
 PATHS = ("dataset", "pairs", "video", "audio", "source", "real", "outputs", "result", "gate", "syncnet", "models")
+PATHS += ("unet_model_path", "unet_config", "whisper_dir")
 UNKNOWN = ("run", "defaults", "command", "config")
 Tool = TypeVar("Tool")
 
