@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Time and memory of `evaluate` on many clips.
 
-    HOST/venv/bin/python benchmarks/evaluation.py [--clips 100] [--seconds 5] [--threads 2] [--json FILE]
+    HOST/venv/bin/python benchmarks/evaluation.py [--clips 100] [--seconds 5] [--threads 2] [--detect-every 1]
 
 Renders RENDERED faces that say different sounds (once, into --inputs), and measures them in turn: each 3 frames late,
 against itself as the reference and against the next one as the source, so that three videos are searched for faces. One
@@ -39,6 +39,7 @@ from musetalk_core.evaluation.speech import loudness  # noqa: E402
 from musetalk_core.evaluation.sync import SyncScorer  # noqa: E402
 from musetalk_core.faces.detector import FaceDetector  # noqa: E402
 from musetalk_core.nets.syncnet import SyncNet  # noqa: E402
+from musetalk_core.settings import FaceSettings, LipSyncSettings  # noqa: E402
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "evaluation.json"
 SIZE, FPS, RENDERED, LATE = 384, 25, 5, 3
@@ -103,6 +104,7 @@ def main() -> int:
     parser.add_argument("--clips", type=int, default=100, help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each; default: %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--detect-every", type=int, default=1, help="as of evaluate; default: %(default)s")
     parser.add_argument("--inputs", type=Path, default=default_root() / "evaluation", help="default: %(default)s")
     parser.add_argument("--json", type=Path, default=RESULT, help="default: %(default)s")
     args = parser.parse_args()
@@ -117,12 +119,14 @@ def main() -> int:
         "clips": args.clips,
         "clip_seconds": args.seconds,
         "frame": f"{SIZE}x{SIZE}",
+        "detect_every": args.detect_every,
         "threads": args.threads,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
     }
     args.json.parent.mkdir(parents=True, exist_ok=True)
     syncnet = SyncScorer(SyncNet().train(False).requires_grad_(False))
-    ruler = Ruler(FaceDetector(FaceDetector.load_nets()), syncnet=syncnet)
+    settings = LipSyncSettings(faces=FaceSettings(detect_every=args.detect_every))
+    ruler = Ruler(FaceDetector(FaceDetector.load_nets()), settings, syncnet=syncnet)
     result = evaluate(rows, ruler, progress=Account(args.json, facts))
     print(args.json.read_text(encoding="utf-8"))
     return 0 if len(result.measured) == args.clips else 1
