@@ -107,6 +107,7 @@ def test_worst_clip_comes_first_in_every_file(run):
 
 def test_page_is_one_file_with_the_curves(run):
     text = (run[1] / "evaluation.html").read_text()
+    assert "worst first by lip gap and reference&#x27;s, correlation" in text
     assert text.count("class='gap' points") >= 2 and "<script" not in text and "http" not in text
 
 

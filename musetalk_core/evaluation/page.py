@@ -10,6 +10,7 @@ import numpy as np
 
 from .figures import KINDS, written
 from .run import Evaluation, Measured
+from .weights import MISSING
 
 WIDTH, HEIGHT, DOTS = 640, 90, 26  # pixels
 WIDEST_GAP = 0.35  # lip gap at the top of a plot
@@ -27,7 +28,8 @@ def page(result: Evaluation) -> str:
         f"<p>{len(result.measured)} clips measured, {len(result.skipped)} skipped.</p>",
         _figures(result),
         _skipped(result),
-        "<h2>Clips, worst first</h2><p><b class='gap' style='color:#c0392b'>lip gap</b>, "
+        f"<h2>Clips, worst first{_by(result)}</h2>",
+        "<p><b class='gap' style='color:#c0392b'>lip gap</b>, "
         "<b style='color:#2980b9'>loudness</b>, <b style='color:#27ae60'>lip gap of the reference</b></p>",
         *[_clip(one) for one in result.worst_first()],
     ]
@@ -67,12 +69,17 @@ def _skipped(result: Evaluation) -> str:
     return f"<h2>Skipped</h2><table>{rows}</table>"
 
 
+def _by(result: Evaluation) -> str:
+    return f" by {escape(KINDS[result.sorted_by].title)}" if result.sorted_by else ""
+
+
 def _clip(one: Measured) -> str:
     gap, loud, reference = one.curves
     lines = [_line(gap / WIDEST_GAP, "gap"), _line(loud, "loud")]
     if reference is not None:
         lines.append(_line(reference / WIDEST_GAP, "reference"))
-    told = ", ".join(f"{escape(KINDS[name].title)}: {written(name, value)}" for name, value in one.figures.items())
+    figures = {name: value for name, value in one.figures.items() if value != MISSING}  # said once, above
+    told = ", ".join(f"{escape(KINDS[name].title)}: {written(name, value)}" for name, value in figures.items())
     return (
         f"<h3>{escape(one.files.name)}</h3><svg width='{WIDTH}' height='{HEIGHT}'>{''.join(lines)}</svg><p>{told}</p>"
     )

@@ -79,10 +79,16 @@ class Evaluation:
         value, warning = fid(self.made, self.real)
         return (MISSING, "") if not self.made.count else (value, warning)
 
+    @property
+    def sorted_by(self) -> str:
+        """The figure that tells the worst clip: the first of WORST_BY that was measured, "" without any."""
+        summaries = self.summaries()
+        return next((name for name in WORST_BY if name in summaries and summaries[name].clips), "")
+
     def worst_first(self) -> list[Measured]:
-        """The clips by the first figure of WORST_BY that was measured; those without it lead."""
-        by = next((name for name, summary in self.summaries().items() if name in WORST_BY and summary.clips), None)
-        if by is None:
+        """The clips by `sorted_by`; those without it lead."""
+        by = self.sorted_by
+        if not by:
             return list(self.measured)
         sign = 1 if KINDS[by].better == "higher" else -1
 
