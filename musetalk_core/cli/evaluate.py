@@ -41,8 +41,10 @@ WITHOUT_USE = (
     "show_progress",
     "temp_dir",
 )
-PATHS = ("dataset", "pairs", "video", "audio", "source", "real", "outputs", "result", "gate", "syncnet", "models")
-PATHS += ("unet_model_path", "unet_config", "whisper_dir")
+PATHS = (
+    *("dataset", "pairs", "video", "audio", "source", "real", "outputs", "result", "gate", "syncnet"),
+    *("models", "unet_model_path", "unet_config", "whisper_dir"),
+)
 UNKNOWN = ("run", "defaults", "command", "config")
 Tool = TypeVar("Tool")
 
