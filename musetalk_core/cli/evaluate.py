@@ -86,25 +86,16 @@ def run(args: argparse.Namespace) -> int:
     if args.config:
         _configure(args)
     clips = _clips(args)
-    sync = SyncSettings(args.crop, args.max_shift)
     gate = read_gate(args.gate) if args.gate else {}
-    settings, metrics = settings_of(args), chosen(args.metrics)
-    device = choose_device(args.device)
-    folders = ModelFolders.default(args.models)
     engine = load(args) if args.make else None
-    found = (Backends(folders, device) if engine is None else engine.backends).get(settings.detector)
-    found.nets.to(device)
-    parser = load_parser(WeightChoice(), folders, device) if engine is None else engine.parser
-    quality = quality_tools(folders, device, parser)
-    scorer = sync_scorer(args.syncnet, folders, device)
-    ruler = Ruler(found.detector, settings, quality, scorer, sync, metrics)
-    facts = {**_facts(args, settings), "detector": found.name}
+    ruler, detector = _ruler(args, engine)
+    facts = {**_facts(args, ruler.settings), "detector": detector}
 
     def progress(result: Evaluation, done: int) -> None:
         print(f"{done} of {len(clips)}: {clips[done - 1].name}", file=sys.stderr)
         write_all(args.result, result, facts)
 
-    make = None if engine is None else _maker(engine, settings)
+    make = None if engine is None else _maker(engine, ruler.settings)
     result = evaluate(clips, ruler, make, progress)
     print(markdown(result))
     print("\n".join(str(args.result / name) for name in FILES))
@@ -112,6 +103,19 @@ def run(args: argparse.Namespace) -> int:
     if checks:
         print(table(checks))
     return 1 if failures(checks) or not result.measured else 0
+
+
+def _ruler(args: argparse.Namespace, engine: Engine | None) -> tuple[Ruler, str]:
+    """What the arguments ask to measure with, sharing the face networks of an engine; and the detector's name."""
+    settings, sync, metrics = settings_of(args), SyncSettings(args.crop, args.max_shift), chosen(args.metrics)
+    device, folders = choose_device(args.device), ModelFolders.default(args.models)
+    backends = Backends(folders, device) if engine is None else engine.backends
+    found = backends.get(settings.detector)
+    found.nets.to(device)
+    parser = load_parser(WeightChoice(), folders, device) if engine is None else engine.parser
+    quality = quality_tools(folders, device, parser)
+    scorer = sync_scorer(args.syncnet, folders, device)
+    return Ruler(found.detector, settings, quality, scorer, sync, metrics), found.name
 
 
 def sync_scorer(path: Path | None, folders: ModelFolders, device: torch.device) -> SyncScorer | None:
