@@ -94,9 +94,9 @@ def written(name: str, value: Figure) -> str:
 
 
 def told(figures: dict[str, Figure]) -> str:
-    """Figures for people, one a line: title, value, which way is better."""
+    """Figures for people, one a line (a list where Markdown is shown): title, value, which way is better."""
     lines = []
     for name, value in figures.items():
         better = f" ({KINDS[name].better} is better)" if KINDS[name].better and not isinstance(value, str) else ""
-        lines.append(f"{KINDS[name].title}: {written(name, value)}{better}")
+        lines.append(f"- {KINDS[name].title}: {written(name, value)}{better}")
     return "\n".join(lines)
