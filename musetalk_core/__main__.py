@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from .cli import infer, preview, queue, train, weights
+from .cli import evaluate, infer, preview, queue, train, weights
 from .errors import MuseTalkError
 
 
@@ -18,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     preview.add_parser(commands)
     weights.add_parser(commands)
     train.add_parser(commands)
+    evaluate.add_parser(commands)
     queue.add_parser(commands)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s")

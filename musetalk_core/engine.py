@@ -108,7 +108,7 @@ def load_engine(choice: WeightChoice, folders: ModelFolders, device: torch.devic
     Raises MissingWeightsError with the command that gets the file, MuseTalkError for a wrong file.
     """
     backends = Backends(folders, device)
-    parser = _load_parser(choice, folders, device)
+    parser = load_parser(choice, folders, device)
     if choice.version == "demo":
         from .demo.loader import load_demo
 
@@ -133,7 +133,8 @@ def load_engine(choice: WeightChoice, folders: ModelFolders, device: torch.devic
     )
 
 
-def _load_parser(choice: WeightChoice, folders: ModelFolders, device: torch.device) -> FaceParser | None:
+def load_parser(choice: WeightChoice, folders: ModelFolders, device: torch.device) -> FaceParser | None:
+    """Face parsing on `device`, or None without its weights, which is logged."""
     try:
         path = choice.bisenet or folders.find("bisenet")
     except MissingWeightsError as error:

@@ -6,6 +6,7 @@ from .audio import MuseTalkWhisperAudioFeatures
 from .blend_options import MuseTalkBlendOptions
 from .blending import MuseTalkBlendFaceParsing
 from .debug_sheet import MuseTalkFaceDebugSheet
+from .evaluate import MuseTalkComparePreview, MuseTalkEvaluateQuality, MuseTalkEvaluateSync
 from .face_options import MuseTalkFaceOptions
 from .face_tracks import MuseTalkLoadFaceTrack, MuseTalkPreviewFaceTrack, MuseTalkSaveFaceTrack
 from .faces import MuseTalkFaceDetectAndCrop
@@ -45,4 +46,7 @@ class MuseTalkSuite(ComfyExtension):
             MuseTalkSilence,
             MuseTalkRestoreFace,
             MuseTalkFaceDebugSheet,
+            MuseTalkEvaluateSync,
+            MuseTalkEvaluateQuality,
+            MuseTalkComparePreview,
         ]

@@ -87,7 +87,7 @@ class LoadMuseTalkModels(io.ComfyNode):
     def execute(cls, version, precision) -> io.NodeOutput:
         device = mm.get_torch_device()
         dtype = _dtype(precision, device)
-        folders = _folders()
+        folders = model_folders()
         faces = _face_models(folders)
         if version == "demo":
             return _demo(device, dtype, _vae_dtype(precision), faces)
@@ -139,7 +139,8 @@ def _own_unet(name: str) -> Path:
     return Path(folder_paths.get_full_path_or_raise(FOLDER, name))
 
 
-def _folders() -> ModelFolders:
+def model_folders() -> ModelFolders:
+    """Where ComfyUI looks for this pack's weights."""
     return ModelFolders({key: [Path(p) for p in folder_paths.get_folder_paths(key)] for key in (FOLDER, "vae")})
 
 

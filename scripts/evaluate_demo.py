@@ -6,7 +6,8 @@
 Drives a rendered still, a rendered moving head that speaks other words, and the untouched photograph with five real
 recordings (LibriVox) and with silence, through the pipeline that users run; measures the lips with the embedded face
 networks against the portrait tool's curves for the same sound. DATA (scripts/make_corpus.py) gives the held-out frames
-of the autoencoder. Prints a table, writes benchmarks/results/demo_model.json and docs/images/demo_sheet.jpg. Needs
+of the autoencoder. Prints a table, writes benchmarks/results/demo_model.json and docs/images/demo_sheet.jpg, and with
+the result file the table in docs/demo_model.md. A line that held in the last result and does not now is named. Needs
 `pip install pocketsphinx`. Exit: 0 everything holds, 1 something does not, 2 it could not be measured.
 """
 
@@ -44,6 +45,7 @@ from demo_driving import (  # noqa: E402
 )
 from demo_sheet import Curve, Row, save_sheet  # noqa: E402
 from demo_speed import DTYPES, measure  # noqa: E402
+from demo_table import regressions, write_table  # noqa: E402
 from portrait.librivox import CLIPS, fetch, samples_sha256  # noqa: E402
 from portrait.phonemes import read_wav  # noqa: E402
 
@@ -56,6 +58,7 @@ from musetalk_core.latents import Codec  # noqa: E402
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "demo_model.json"
 SHEET = REPOSITORY / "docs" / "images" / "demo_sheet.jpg"
+PAGE = REPOSITORY / "docs" / "demo_model.md"
 KEYS = tuple(clip.key for clip in CLIPS)
 SOURCES = ("still", "moving", "photo")
 SHEET_CLIP, SHEET_COLUMNS = "0880", 6
@@ -213,6 +216,8 @@ def evaluate(args: argparse.Namespace) -> list[Check]:
         },
     }
     write_json(args.json, document)
+    if args.json == RESULT:
+        write_table(PAGE, json.loads(args.json.read_text(encoding="utf-8")))
     draw(args.sheet, results, spoken, ruled_gaps)
     return checks
 
@@ -244,6 +249,7 @@ def main() -> int:
     parser.add_argument("--sheet", type=Path, default=SHEET, help="default: %(default)s")
     parser.add_argument("--inputs", type=Path, default=default_root() / "librivox", help="default: %(default)s")
     args = parser.parse_args()
+    before = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {"checks": []}
     try:
         checks = evaluate(args)
     except (HostError, MuseTalkError) as error:
@@ -252,7 +258,9 @@ def main() -> int:
     print(table(checks))
     bad = failures(checks)
     print(f"\n{len(bad)} of {sum(check.passed is not None for check in checks)} lines do not hold; {args.json}")
-    return 1 if bad else 0
+    lost = regressions({"checks": [check.as_dict() for check in checks]}, before)
+    print("".join(f"no longer holds: {name}\n" for name in lost), end="")
+    return 1 if bad or lost else 0
 
 
 if __name__ == "__main__":

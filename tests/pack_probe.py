@@ -115,6 +115,29 @@ def sd_vae():
             }
 
 
+def evaluate():
+    """The evaluation nodes on gray frames of which the later ones differ in one pixel."""
+    found = {item.__name__: item for item in nodes()}
+    from pack_x_under_test.nodes.loaders import _face_models, model_folders
+
+    faces = _face_models(model_folders())
+    images = torch.full((40, 64, 64, 3), 0.5)
+    other = images.clone()
+    other[30:, 5, 7] = 0.75
+    audio = {"waveform": torch.rand(1, 1, 25600) - 0.5, "sample_rate": 16000}
+    sheet, report = found["MuseTalkComparePreview"].execute(images, other, 2.0).args
+    sync = found["MuseTalkEvaluateSync"].execute(images, audio, faces, 25.0, "face", 15, "mediapipe").args
+    quality = found["MuseTalkEvaluateQuality"].execute(images, faces, None, other, detector="mediapipe").args
+    return {
+        "sheet": list(sheet.shape),
+        "difference": float(sheet[35, 5, 135, 0]),
+        "report": report,
+        "sync": json.loads(sync[1]),
+        "quality": json.loads(quality[1]),
+        "told": quality[0],
+    }
+
+
 def match_frames():
     """What Match Frames makes of MuseV's five dimensions, alpha, half precision and batches of audio."""
     node = next(item for item in nodes() if item.__name__ == "MuseTalkMatchFrames")
@@ -349,7 +372,7 @@ def face_tracks():
 
 FACTS = {
     item.__name__: item
-    for item in (schemas, demo_vae, sd_vae, match_frames, folders, restore_face, options, upright, face_tracks)
+    for item in (schemas, demo_vae, sd_vae, match_frames, folders, restore_face, options, upright, face_tracks, evaluate)
 }
 
 

@@ -102,6 +102,28 @@ SOCKETS = {
         {"images": "IMAGE", "track": "FACE_TRACK", "faces": "IMAGE", "mask": "MASK", "results": "IMAGE"},
         ["IMAGE"],
     ),
+    "MuseTalkEvaluateSync": (
+        {
+            "images": "IMAGE",
+            "audio": "AUDIO",
+            "face_models": FACES,
+            "reference": "IMAGE",
+            "face_options": "MUSETALK_FACE_OPTIONS",
+        },
+        ["STRING", "STRING"],
+    ),
+    "MuseTalkEvaluateQuality": (
+        {
+            "images": "IMAGE",
+            "face_models": FACES,
+            "source": "IMAGE",
+            "reference": "IMAGE",
+            "face_options": "MUSETALK_FACE_OPTIONS",
+            "blend_options": "MUSETALK_BLEND_OPTIONS",
+        },
+        ["STRING", "STRING"],
+    ),
+    "MuseTalkComparePreview": ({"images": "IMAGE", "other": "IMAGE"}, ["IMAGE", "STRING"]),
 }
 
 

@@ -1,6 +1,7 @@
 """The evaluation of the demo model: what it measures on frames, corpora and lips that are known, and its verdicts."""
 
 import hashlib
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import demo_data  # noqa: E402
 import demo_driving  # noqa: E402
 import demo_sheet  # noqa: E402
 import demo_speed  # noqa: E402
+import demo_table  # noqa: E402
 import evaluate_demo  # noqa: E402
 from comfy_setup import HostError  # noqa: E402
 
@@ -211,3 +213,28 @@ def test_sheet_shows_open_and_closed_frames_and_the_curves(tmp_path):
     top = demo_sheet.BAR
     shown = picture[top : top + demo_sheet.CELL, demo_sheet.LABEL : demo_sheet.LABEL + demo_sheet.CELL, ::-1]
     assert np.array_equal(shown, cell)
+
+
+def test_table_of_the_page_is_the_result_file():
+    """Also what the gate compares with: a line that held and does not now is named."""
+    document = json.loads(evaluate_demo.RESULT.read_text())
+    text = evaluate_demo.PAGE.read_text()
+    assert demo_table.table(document) in text and text.count(demo_table.BEGIN) == 1
+    worse = json.loads(json.dumps(document))
+    worse["checks"][0]["passed"] = False
+    assert demo_table.regressions(document, document) == []
+    assert demo_table.regressions(worse, document) == [document["checks"][0]["name"]]
+    busier = [{**check, "name": check["name"].replace("load 1.1", "load 9.0")} for check in document["checks"]]
+    assert demo_table.regressions({"checks": busier}, document) == []
+    assert demo_table.regressions({"checks": []}, document)
+
+
+def test_a_page_without_a_place_for_the_table_is_told(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("nothing")
+    document = json.loads(evaluate_demo.RESULT.read_text())
+    with pytest.raises(HostError, match="no place"):
+        demo_table.write_table(page, document)
+    page.write_text(f"a\n{demo_table.BEGIN}\nformer\n{demo_table.END}\nb\n")
+    demo_table.write_table(page, document)
+    assert "former" not in page.read_text() and page.read_text().endswith(f"{demo_table.END}\nb\n")

@@ -35,6 +35,9 @@ NODE_IDS = [
     "MuseTalkSilence",
     "MuseTalkRestoreFace",
     "MuseTalkFaceDebugSheet",
+    "MuseTalkEvaluateSync",
+    "MuseTalkEvaluateQuality",
+    "MuseTalkComparePreview",
 ]
 
 
@@ -146,6 +149,18 @@ def test_model_folder_keeps_those_of_the_user(folders):
     assert folders["paths"] == ["/elsewhere/musetalk", folders["own"]]
     assert ".safetensors" in folders["extensions"] and ".pth" in folders["extensions"]
     assert ".json" not in folders["extensions"] and "" not in folders["extensions"]
+
+
+def test_evaluation_nodes_give_numbers_or_reasons():
+    facts = probe("evaluate")
+    assert facts["sheet"] == [40, 64, 192, 3] and facts["difference"] == 0.5
+    assert facts["report"].startswith("40 frames: 30 equal, the others 48.2 dB; lowest: 30 (48.2 dB), 31")
+    assert facts["sync"]["faces"] == 0 and facts["sync"]["lse_d"] == "weights missing"
+    assert facts["sync"]["lip_audio"] == "a face in under half"
+    # 30 frames at 100 dB, 10 with one pixel of 64 x 64 off by a quarter: 10 log10(16 * 4096).
+    assert abs(facts["quality"]["psnr"] - (30 * 100 + 10 * 48.1648) / 40) < 1e-2
+    assert facts["quality"]["lpips"] == "weights missing" and facts["quality"]["nose_jitter"] == "nothing to measure"
+    assert "PSNR, dB: 87.04 (higher is better)" in facts["told"]
 
 
 def test_face_tracks_get_new_names_and_stay_inside_comfyuis_folders():

@@ -28,13 +28,14 @@ WORKFLOWS = REPOSITORY / "workflows"
 PAGES = sorted(WORKFLOWS.glob("*.json"))
 TWINS = sorted((WORKFLOWS / "api").glob("*.json"))
 BLUEPRINT = REPOSITORY / "subgraphs" / "Lip Sync Step By Step (MuseTalk).json"
-MUSEV = "musetalk_after_musev"
+MUSEV, TUNING, EVALUATE = "musetalk_after_musev", "musetalk_first_frame_tuning", "musetalk_evaluate"
 NAMES = {
     "musetalk_after_musev",
     "musetalk_after_musev_standin",
     "musetalk_all_in_one",
     "musetalk_batch",
     "musetalk_discrete",
+    "musetalk_evaluate",
     "musetalk_faces_and_silence",
     "musetalk_first_frame_tuning",
     "musetalk_long_video",
@@ -315,7 +316,7 @@ def saved_video(server: ComfyServer, path: Path) -> Path:
     return server.file(server.run(prompt)[only(prompt, "SaveVideo")]["images"][0])
 
 
-@each([path for path in TWINS if path.stem not in (MUSEV, "musetalk_first_frame_tuning")])
+@each([path for path in TWINS if path.stem not in (MUSEV, EVALUATE, TUNING)])
 def test_workflow_runs_to_a_video(comfy, path):
     facts = clips.probe(saved_video(comfy, path))
     assert (facts["frames"], facts["fps"], facts["size"]) == (25, 25, (256, 512 if path.stem == TWO else 256))
@@ -351,7 +352,7 @@ def test_subgraph_gives_the_frames_of_the_discrete_chain(comfy):
 
 
 def test_first_frame_tuning_shows_frame_sweep_and_report(comfy):
-    path = WORKFLOWS / "api" / "musetalk_first_frame_tuning.json"
+    path = WORKFLOWS / "api" / f"{TUNING}.json"
     prompt = small(path)
     outputs = comfy.run(prompt)
     for key, item in prompt.items():
@@ -360,6 +361,19 @@ def test_first_frame_tuning_shows_frame_sweep_and_report(comfy):
             with Image.open(comfy.file(picture)) as sheet:
                 assert sheet.width > 512
     assert "bbox_shift" in outputs[only(prompt, "PreviewAny")]["text"][0]
+
+
+def test_evaluation_tells_three_reports_and_shows_both_clips_with_their_difference(comfy):
+    prompt = small(WORKFLOWS / "api" / f"{EVALUATE}.json")
+    outputs = comfy.run(prompt)
+    shown = {item["_meta"]["title"]: outputs[key] for key, item in prompt.items() if key in outputs}
+    lips, picture, frames = (
+        shown[name]["text"][0] for name in ("Lips and sound", "Picture", "Frames that differ most")
+    )
+    assert "frames with a face: 1.000" in lips and "LSE-D: weights missing" in lips
+    assert "CPBD" in picture and "seam energy over source" in picture and frames.startswith("25 frames")
+    facts = clips.probe(comfy.file(shown["Save Video"]["images"][0]))
+    assert (facts["frames"], facts["fps"], facts["size"]) == (25, 25, (256, 768))
 
 
 def test_musev_s_frames_are_brought_to_25_and_speak(musev):

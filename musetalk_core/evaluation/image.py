@@ -5,7 +5,7 @@ Frames are (H,W,3) RGB numpy arrays, uint8 0..255 or floating 0..1. Regions are 
 
 import numpy as np
 
-from ..errors import MuseTalkError
+from ..errors import MissingWeightsError, MuseTalkError
 
 LUMA = (0.299, 0.587, 0.114)
 OUTER_LIPS = slice(48, 60)
@@ -46,6 +46,33 @@ def mouth_region(landmarks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     region = np.zeros(size, bool)
     region[y1:y2, x1:x2] = True
     return region
+
+
+def ssim_map(frame: np.ndarray, reference: np.ndarray) -> tuple[float, np.ndarray]:
+    """The structural similarity of two pictures' luma, -1..1, 1 for equal, and (H,W) of it around each pixel.
+
+    scikit-image's (7x7 window, range 255), whose mean leaves out 3 pixels at the border. Raises MuseTalkError for
+    different shapes and pictures below 7 pixels, MissingWeightsError without scikit-image.
+    """
+    if frame.shape != reference.shape or min(frame.shape[:2]) < 7:
+        raise MuseTalkError(
+            f"Pictures of shape {frame.shape} and {reference.shape} have no SSIM; give 7 pixels or more."
+        )
+    try:
+        from skimage.metrics import structural_similarity
+    except ImportError as error:
+        raise MissingWeightsError(
+            "The package scikit-image is not installed; run `pip install -r requirements-evaluate.txt`."
+        ) from error
+    whole, places = structural_similarity(luma(frame), luma(reference), data_range=255, full=True)
+    return float(whole), places
+
+
+def l1(frame: np.ndarray, reference: np.ndarray) -> float:
+    """The mean absolute difference of two pictures of one shape, 0..255."""
+    if frame.shape != reference.shape:
+        raise MuseTalkError(f"Pictures of shape {frame.shape} and {reference.shape} cannot be compared.")
+    return float(np.abs(_scaled(frame) - _scaled(reference)).mean())
 
 
 def sharpness(frame: np.ndarray, region: np.ndarray | None = None) -> float:

@@ -236,7 +236,26 @@ S3FD = WeightEntry(
     licence_url="https://github.com/1adrianb/face-alignment",
 )
 
-WEIGHTS: tuple[WeightEntry, ...] = (UNET_V15, UNET_V10, VAE, WHISPER, BISENET, DWPOSE, S3FD)
+SYNCNET = WeightEntry(
+    id="syncnet",
+    role="syncnet",
+    title="SyncNet v2, for the evaluation",
+    files=(
+        WeightFile(
+            "syncnet/syncnet_v2.model",
+            "ByteDance/LatentSync",
+            "405eda8eab9f65c1a6e0c292a5dee5a08089e2ae",
+            "auxiliary/syncnet_v2.model",
+            54_573_114,
+            "961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442",
+        ),
+    ),
+    also_accepted=(("musetalk", "auxiliary/syncnet_v2.model"),),
+    licence="MIT (code); no licence is stated for the weights: research use",
+    licence_url="https://github.com/joonson/syncnet_python",
+)
+
+WEIGHTS: tuple[WeightEntry, ...] = (UNET_V15, UNET_V10, VAE, WHISPER, BISENET, DWPOSE, S3FD, SYNCNET)
 
 GROUPS: dict[str, tuple[WeightEntry, ...]] = {
     "v1.5": (UNET_V15, VAE, WHISPER, BISENET),

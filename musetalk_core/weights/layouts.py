@@ -56,6 +56,7 @@ _MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a BiSeNet face parser", (r"^cp\.resnet\.", r"^ffm\.")),
     ("a DWPose network", (r"^backbone\.stem\.", r"^head\.")),
     ("an S3FD face detector", (r"^conv3_3_norm_mbox_conf\.",)),
+    ("a SyncNet v2", (r"^netcnnaud\.0\.weight", r"^netcnnlip\.0\.weight")),
     ("a SyncNet", (r"^(module\.)?(audio_encoder|face_encoder|visual_encoder)\.",)),
     ("a ResNet classifier", (r"^layer1\.0\.conv1\.weight", r"^fc\.weight")),
 )

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..nets.bisenet import BiSeNet
     from ..nets.dwpose import DWPose
     from ..nets.s3fd import S3FD
+    from ..nets.syncnet import SyncNet
 
 _VAE_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _WHISPER_FILES = ("model.safetensors", "pytorch_model.bin", "tiny.pt")
@@ -131,8 +132,19 @@ def load_s3fd(path: Path | str) -> S3FD:
     return _assemble(S3FD, state, torch.float32, path)
 
 
+def load_syncnet(path: Path | str) -> SyncNet:
+    """SyncNet v2, float32 on the CPU. Errors as in load_unet."""
+    path = Path(path)
+    state = read_state_dict(path)
+    if "netcnnlip.0.weight" not in state or "netcnnaud.0.weight" not in state:
+        raise refuse(path, state, "a SyncNet v2")
+    from ..nets.syncnet import SyncNet
+
+    return _assemble(SyncNet, state, torch.float32, path)
+
+
 def check_role(role: str, path: Path) -> None:
-    """Raise MuseTalkError unless the file holds a network of a catalogue role (unet, vae, whisper, bisenet ...)."""
+    """Raise MuseTalkError unless the file holds a network of a catalogue role (unet, vae, whisper, syncnet ...)."""
     if role == "unet":
         load_unet(path, None)
     elif role == "vae":
@@ -145,6 +157,8 @@ def check_role(role: str, path: Path) -> None:
         load_dwpose(path)
     elif role == "s3fd":
         load_s3fd(path)
+    elif role == "syncnet":
+        load_syncnet(path)
 
 
 def _with_counters(state: StateDict) -> StateDict:
