@@ -372,7 +372,18 @@ def face_tracks():
 
 FACTS = {
     item.__name__: item
-    for item in (schemas, demo_vae, sd_vae, match_frames, folders, restore_face, options, upright, face_tracks, evaluate)
+    for item in (
+        schemas,
+        demo_vae,
+        sd_vae,
+        match_frames,
+        folders,
+        restore_face,
+        options,
+        upright,
+        face_tracks,
+        evaluate,
+    )
 }
 
 
