@@ -104,8 +104,8 @@ export class Live {
   async #startSocket(avatar, canvas) {
     this.#stream = new SocketStream(this.#server, () => this.on.lost());
     this.#stream.onsound = (samples) => this.answer.heard(loudness(samples));
-    const { session } = await this.#stream.start(avatar, canvas);
-    [this.session, this.transport] = [session, "socket"];
+    this.session = await this.#stream.start(avatar, canvas);
+    this.transport = "socket";
   }
 
   async #hearEvents() {
