@@ -67,6 +67,8 @@ export class SocketStream {
       this.#socket.send(JSON.stringify({ type: "audio", data: textOf(pcmOf(samples)) }));
       this.#sent += 1;
     }
+    const late = due - this.#sent - UNANSWERED;
+    if (late > 0) this.#began += late * 40; // time the server had no room for is given up
   }
 
   async #take(message, canvas) {
