@@ -49,7 +49,7 @@ async function askToken(wrong) {
 async function load() {
   for (let asked = false; ; asked = true) {
     try {
-      config = await server.get("api/admin/config");
+      ({ config } = await server.get("api/admin/config"));
       return await server.get("api/avatars");
     } catch (error) {
       if (error.status !== 401) throw error;
@@ -60,9 +60,9 @@ async function load() {
 
 async function open() {
   try {
-    const avatars = await load();
-    part("avatar").replaceChildren(...avatars.map((avatar) => new Option(avatar.name, avatar.name)));
-    part("avatar").onchange = () => showActions(avatars[part("avatar").selectedIndex]);
+    const { avatars, default: first, actions } = await load();
+    part("avatar").replaceChildren(...avatars.map((name) => new Option(name, name, false, name === first)));
+    part("avatar").onchange = () => showActions(actions?.[part("avatar").value] ?? []);
     part("avatar").onchange();
     part("start").disabled = avatars.length === 0;
     if (!avatars.length) show(new Error(texts.noAvatars));
@@ -72,8 +72,8 @@ async function open() {
   }
 }
 
-function showActions(avatar) {
-  const buttons = (avatar?.actions ?? []).map((audiotype) => {
+function showActions(actions) {
+  const buttons = actions.map((audiotype) => {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = `${texts.action} ${audiotype}`;

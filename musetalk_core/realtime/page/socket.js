@@ -29,7 +29,7 @@ export class SocketStream {
     this.#player = new Player();
     const socket = (this.#socket = this.#server.socket("ws"));
     const session = await new Promise((resolve, reject) => {
-      socket.onopen = () => socket.send(JSON.stringify({ type: "session", sessionid: "", avatar }));
+      socket.onopen = () => socket.send(JSON.stringify({ type: "session", avatar }));
       socket.onclose = () => reject(new Error("the WebSocket was closed"));
       socket.onmessage = ({ data }) => {
         const message = JSON.parse(data);
@@ -63,7 +63,8 @@ export class SocketStream {
   #send() {
     const due = Math.floor((performance.now() - this.#began) / 40);
     while (this.#sent < due && this.#sent - this.pictures < UNANSWERED) {
-      const samples = this.#spoken.shift() ?? SILENCE;
+      // Without samples it only asks for the next picture: silence would come between what is said otherwise.
+      const samples = this.#spoken.shift() ?? [];
       this.#socket.send(JSON.stringify({ type: "audio", data: textOf(pcmOf(samples)) }));
       this.#sent += 1;
     }
