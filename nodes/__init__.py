@@ -15,6 +15,8 @@ from .lipsync import MuseTalkLipSync
 from .lipsync_video import MuseTalkLipSyncVideo
 from .loaders import LoadMuseTalkModels, register_model_folder
 from .preview import MuseTalkPreviewFrame
+from .realtime import MuseTalkRealtimeSession
+from .realtime_routes import register_routes
 from .restore import MuseTalkRestoreFace
 from .silence import MuseTalkSilence
 from .unet import MuseTalkUNetStep
@@ -25,6 +27,7 @@ class MuseTalkSuite(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         register_model_folder()
+        register_routes()
         return [
             LoadMuseTalkModels,
             MuseTalkMatchFrames,
@@ -45,4 +48,5 @@ class MuseTalkSuite(ComfyExtension):
             MuseTalkSilence,
             MuseTalkRestoreFace,
             MuseTalkFaceDebugSheet,
+            MuseTalkRealtimeSession,
         ]

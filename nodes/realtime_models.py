@@ -10,6 +10,7 @@ from ..musetalk_core.realtime.engine import RealtimeModels
 from .comfy_models import ComfyAudioEncoder, ComfyCodec, ComfyGenerator, load_on_device
 
 LOOK_AGAIN = 0.02  # seconds
+MOST_FRAMES = 8  # of the engine's batches
 
 
 class ComfyModels:
@@ -17,15 +18,13 @@ class ComfyModels:
 
     ComfyUI's memory management is for one thread, and a prompt may unload what it does not use: so a batch of live
     frames holds the lock of the queue (PromptServer's prompt_queue), which a prompt needs to start, and the avatar
-    idles until a prompt is done. batch: the most frames at a time.
+    idles until a prompt is done.
     """
 
-    def __init__(
-        self, model: ComfyGenerator, codec: ComfyCodec, encoder: ComfyAudioEncoder, batch: int, queue: Any
-    ) -> None:
+    def __init__(self, model: ComfyGenerator, codec: ComfyCodec, encoder: ComfyAudioEncoder, queue: Any) -> None:
         self._models = RealtimeModels(codec, model.generator, encoder.encoder)
         self._patchers = [model.patcher, codec.patcher, encoder.patcher]
-        self._memory = max(model.memory(batch), codec.memory(batch))
+        self._memory = max(model.memory(MOST_FRAMES), codec.memory(MOST_FRAMES))
         self._queue = queue
         self._closed = False
 

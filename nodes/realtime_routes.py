@@ -30,9 +30,8 @@ class LiveRoutes:
         request.match_info.update(found)
         return await found.handler(request)
 
-    async def serve(self, service: Any, definitions: list[web.RouteDef]) -> None:
-        """Answer with this service and its routes from now on; the one before is closed."""
-        await self.close()
+    def serve(self, service: Any, definitions: list[web.RouteDef]) -> None:
+        """Answer with the routes of a service, which can be closed, from now on."""
         self._router = web.UrlDispatcher()
         self._router.add_routes(definitions)
         self._service = service
@@ -47,8 +46,13 @@ class LiveRoutes:
 LIVE_ROUTES = web.AppKey("musetalk_live_routes", LiveRoutes)
 
 
-def register_routes(app: web.Application) -> None:
-    """Put /musetalk on ComfyUI's application before it starts."""
+def register_routes() -> None:
+    """Put /musetalk on ComfyUI's application before it starts; without a server, as in a reader of nodes, nothing."""
+    from server import PromptServer
+
+    if not hasattr(PromptServer, "instance"):
+        return
+    app = PromptServer.instance.app
     app[LIVE_ROUTES] = routes = LiveRoutes()
     app.router.add_get(PREFIX, _to_page)
     app.router.add_routes(page_definitions(PREFIX))

@@ -1,0 +1,251 @@
+"""The live page in Chromium against the real servers: sound and picture, microphone, recording, both transports."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import clips
+import numpy as np
+import pytest
+import torch
+from comfy_client import HOST_ROOT, REPOSITORY
+from live_page import LivePage, chromium_with_microphone
+from playwright.sync_api import Browser
+
+from musetalk_core.avatars.avatar import Avatar
+from musetalk_core.avatars.files import load_avatar
+from musetalk_core.avatars.prepare import prepare_avatar
+from musetalk_core.engine import WeightChoice, load_engine
+from musetalk_core.media.source import TensorFrames
+from musetalk_core.settings import LipSyncSettings
+from musetalk_core.weights.folders import ModelFolders
+
+sys.path.insert(0, str(REPOSITORY / "scripts"))
+
+from demo_inputs import make_speech
+
+TOKEN = "a-token-of-the-tests"
+SIZE = 256
+SUSTAINED = 40  # seconds
+STEP = 10
+LONG_TEXT = "This is a long sentence that nobody wants to hear to its very end, so it will be interrupted. " * 4
+
+
+@pytest.fixture(scope="module")
+def speech() -> Path:
+    """A LibriVox recording (public domain)."""
+    path = HOST_ROOT / "demo-inputs" / "demo_speech.wav"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make_speech(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("live")
+
+
+@pytest.fixture(scope="module")
+def avatar(folder: Path) -> Avatar:
+    """A face that stands still: whatever moves was made."""
+    cpu = torch.device("cpu")
+    engine = load_engine(WeightChoice("demo"), ModelFolders({}), cpu, torch.float32)
+    settings = LipSyncSettings.for_version("demo")
+    frames = TensorFrames(torch.from_numpy(np.repeat(clips.portrait(SIZE)[None], 4, 0)), Fraction(25))
+    place = folder / "avatars" / "portrait"
+    place.parent.mkdir()
+    prepare_avatar("portrait", frames, engine.models(settings), settings, "demo", place)
+    return load_avatar(place, in_memory=True)
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, avatar: Avatar) -> Iterator[str]:
+    """The address of a real standalone server that asks for a token."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = folder / "live.json"
+    config.write_text(
+        json.dumps(
+            {
+                "port": port,
+                "token": TOKEN,
+                "avatar": "portrait",
+                "max_sessions": 2,
+                "avatars": str(folder / "avatars"),
+                "input": str(folder),
+                "output": str(folder / "output"),
+            }
+        )
+    )
+    command = [sys.executable, "-m", "musetalk_core", "serve", "--config", str(config), "--version", "demo"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        yield wait_for(f"http://127.0.0.1:{port}/", process, folder / "server.log")
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0, (folder / "server.log").read_text()[-2000:]
+
+
+def wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> str:
+    """The address, once the server answers there."""
+    for _ in range(1200):
+        assert process.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return url
+        except (urllib.error.URLError, TimeoutError):
+            time.sleep(0.1)
+    raise TimeoutError(log.read_text())
+
+
+@pytest.fixture(scope="module")
+def browser(speech: Path) -> Iterator[Browser]:
+    with chromium_with_microphone(speech) as browser:
+        yield browser
+
+
+@pytest.fixture
+def live(server: str, browser: Browser) -> Iterator[LivePage]:
+    """A page that may talk to the server; afterwards its console must hold no error."""
+    page = LivePage(browser, server, TOKEN, viewport={"width": 1280, "height": 860})
+    yield page
+    page.close()
+    assert page.errors == []
+
+
+def mouth(avatar: Avatar) -> np.ndarray:
+    """(H,W) bool: where the avatar's picture may change, with the 16 pixels around that a video codec mixes in."""
+    import cv2
+
+    area = np.zeros((SIZE, SIZE), np.uint8)
+    prepared = avatar.prepared(0)
+    x1, y1, x2, y2 = (int(round(value)) for value in prepared.box)
+    area[y1:y2, x1:x2] = cv2.resize(prepared.mask, (x2 - x1, y2 - y1)) > 0
+    return cv2.dilate(area, np.ones((33, 33), np.uint8)) > 0
+
+
+def test_page_gets_25_frames_a_second_with_sound_and_picture_together(live):
+    live.start()
+    assert live.text("transport") == "WebRTC"
+    before, skews = live.received(), []
+    for _ in range(SUSTAINED // STEP):
+        live.say("Sound and picture stay together, however long I speak.")
+        live.page.wait_for_timeout(STEP * 1000)
+        now = live.received()
+        seconds = (now["video"]["timestamp"] - before["video"]["timestamp"]) / 1000
+        rate = (now["video"]["framesDecoded"] - before["video"]["framesDecoded"]) / seconds
+        assert 24 <= rate <= 26, rate
+        skews.append(now["audio"]["estimatedPlayoutTimestamp"] - now["video"]["estimatedPlayoutTimestamp"])
+        before = now
+    assert max(map(abs, skews)) <= 60, skews
+    assert live.received()["audio"]["totalAudioEnergy"] > 0
+    assert live.text("answer").endswith(" ms") and live.text("roundTrip").endswith(" ms")
+
+
+def test_speech_into_the_microphone_moves_the_lips_and_nothing_else(live, avatar):
+    live.start()
+    still = live.pictures(10)
+    live.page.locator("#microphone").click()
+    live.wait_for_answer()
+    spoken = live.pictures(25)
+    live.page.locator("#microphone").click()
+    here = mouth(avatar)
+    moved = np.abs(spoken - np.median(still, 0)).mean((0, 3))
+    noise = np.abs(still - np.median(still, 0)).mean((0, 3))
+    assert moved[here].max() > 10 * max(1.0, noise[here].max())
+    assert moved[~here].mean() < 2 and noise.mean() < 2
+    source = clips.portrait(SIZE).astype(np.float32)
+    assert psnr(still, source) > 30 and psnr(spoken[:, ~here], source[~here]) > 30
+
+
+def psnr(pictures: np.ndarray, source: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / np.mean((pictures - source) ** 2)))
+
+
+def test_text_is_said_shown_and_interrupted(live):
+    live.start()
+    live.say(LONG_TEXT)
+    live.wait_for_speech()
+    assert live.text("caption") == LONG_TEXT.strip()
+    live.page.keyboard.press("Escape")
+    live.wait_for_silence()
+    still = live.pictures(6, 0.2)
+    assert np.abs(still - still[0]).mean() < 2
+
+
+def test_recording_is_downloaded_with_sound_as_long_as_its_picture(live, speech, tmp_path):
+    live.start()
+    live.page.locator("#record").click()
+    live.page.locator("#recording").wait_for(state="visible")
+    live.page.locator("#file").set_input_files(speech)
+    live.wait_for_answer()
+    live.page.locator("#record").click()
+    with live.page.expect_download() as download:
+        live.page.locator("#download").click()
+    file = tmp_path / "recording.mp4"
+    download.value.save_as(file)
+    facts = clips.probe(file)
+    assert facts["fps"] == 25 and facts["size"] == (SIZE, SIZE) and facts["frames"] >= 10
+    assert facts["audio_seconds"] == pytest.approx(facts["video_seconds"], abs=0.04)
+
+
+def test_page_takes_the_websocket_where_webrtc_is_not_to_be_had(server, browser):
+    page = LivePage(browser, f"{server}?transport=socket", TOKEN)
+    page.start()
+    assert page.text("transport") == "WebSocket"
+    page.say("Do you hear me by the other way?")
+    page.wait_for_speech()
+    page.wait_for_answer()
+    assert np.abs(page.pictures(1)[0] - clips.portrait(SIZE)).mean() < 8
+    page.close()
+    assert page.errors == []
+
+
+def test_page_asks_for_the_token_until_it_is_right(server, browser):
+    page = LivePage(browser, server)
+    for given in ("wrong", TOKEN):
+        page.page.locator("#tokenDialog[open]").wait_for()
+        page.page.locator("#token").fill(given)
+        page.page.locator("#token").press("Enter")
+    page.page.locator("#start:enabled").wait_for()
+    assert page.page.locator("#avatar").input_value() == "portrait"
+    assert page.page.evaluate("Object.keys(localStorage).length + document.cookie.length") == 0
+    page.close()
+
+
+def test_sentence_of_the_server_is_shown_when_all_places_are_taken(server, browser):
+    pages = [LivePage(browser, server, TOKEN) for _ in range(3)]
+    for page in pages[:2]:
+        page.start()
+    pages[2].page.locator("#start:enabled").click()
+    pages[2].page.locator("#error").wait_for(state="visible")
+    assert "Maximum session limit reached (2/2)" in pages[2].text("error")
+    for page in pages:
+        page.close()
+
+
+@pytest.mark.parametrize(("language", "scheme"), [("en-US", "light"), ("zh-CN", "dark")])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_page_fits_and_speaks_the_browsers_language(server, browser, width, language, scheme):
+    size = {"width": width, "height": 844}
+    page = LivePage(browser, server, TOKEN, viewport=size, locale=language, color_scheme=scheme)
+    page.page.locator("#start:enabled").wait_for()
+    assert page.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.text("start") == {"en-US": "Start", "zh-CN": "开始"}[language]
+    assert page.page.evaluate("[...document.querySelectorAll('[data-text]')].every(part => part.textContent)")
+    page.page.locator("#avatar").focus()
+    page.page.keyboard.press("Tab")
+    assert page.page.evaluate("document.activeElement.id") == "start"
+    page.close()
+    assert page.errors == []
