@@ -1,1 +1,1 @@
-"""Avatars that speak while one listens: clock, engine, sessions and the server around them."""
+"""Avatars that answer: sessions in real time on one device."""
