@@ -42,7 +42,9 @@ class Guard:
         host = request.headers.get("Host", "")
         origin = request.headers.get("Origin")
         if self.config.token is None and self.config.loopback and not is_loopback(_name(host)):
-            raise web.HTTPForbidden(text=f"The host {host!r} is not this machine's; a server behind a proxy needs a token.")
+            raise web.HTTPForbidden(
+                text=f"The host {host!r} is not this machine's; a server behind a proxy needs a token."
+            )
         if origin is None or origin == self.config.cors_origin:
             return
         if urlsplit(origin).netloc != host:

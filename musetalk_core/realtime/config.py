@@ -146,8 +146,11 @@ def _converted(name: str, value: Any, default: Any) -> Any:
         return value
     if isinstance(value, type(default)) and not isinstance(value, bool) and default is not None:
         return value
-    raise MuseTalkError(f"{name} is {value!r}; write it as {default!r} is written." if default is not None else
-                        f"{name} is {value!r}; give a text.")
+    raise MuseTalkError(
+        f"{name} is {value!r}; write it as {default!r} is written."
+        if default is not None
+        else f"{name} is {value!r}; give a text."
+    )
 
 
 def _between(name: str, value: float, low: float, high: float) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +121,8 @@ async def sound_pieces(source: AudioSource) -> AsyncIterator[np.ndarray]:
         yield pieces
 
 
-def _next_second(blocks) -> np.ndarray:  # noqa: ANN001
+def _next_second(blocks: Iterator[np.ndarray]) -> np.ndarray:
+    """About a second more of the sound; empty at its end."""
     pieces: list[np.ndarray] = []
     size = 0
     for block in blocks:

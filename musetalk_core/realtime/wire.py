@@ -12,6 +12,7 @@ from ..errors import MuseTalkError
 
 PIECE = 2**16
 MAX_FIELDS = 32
+CORS = "musetalk_cors"  # key of a request: headers for a foreign page
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -75,7 +76,7 @@ def int_of(body: dict[str, Any], name: str, default: int | None = None) -> int:
 
 
 def session_of(body: dict[str, Any]) -> str | int:
-    """sessionid: 0 for the first session (also as text or left out), else the id that /offer gave. Raises BadRequest."""
+    """sessionid: 0 (also as text, or left out) for the first session, else the id it was given. Raises BadRequest."""
     value = body.get("sessionid", 0)
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise BadRequest(f"sessionid is {value!r}; give the id that /offer gave, or 0 for the first session.")
