@@ -18,9 +18,10 @@ from .avatar_tasks import AvatarTasks
 from .config import ServerConfig
 from .engine import RealtimeEngine
 from .manager import SessionLimits, SessionManager
+from .outbound import Push, notifier_of, push_of, voice_of
 from .recording import Recordings
 from .runner import LiveSession
-from .tts import Voice, checked_text
+from .tts import checked_text
 from .utterances import Utterance, Utterances, remover, sound_pieces
 from .webrtc import Peer, require_webrtc, set_video_bitrate
 from .workshop import Workshop
@@ -31,20 +32,21 @@ log = logging.getLogger(__name__)
 class RealtimeService:
     """Everything that lives as long as a server; made and closed on its event loop.
 
-    engine: makes the mouths; started by the caller. workshop: prepares avatars and makes files. voice: says texts,
-    None when the configuration wants none.
+    engine: makes the mouths; started and stopped by the caller. workshop: prepares avatars and makes files. Raises
+    MuseTalkError when something that the configuration wants is not installed.
     """
 
-    def __init__(self, engine: RealtimeEngine, workshop: Workshop, voice: Voice | None, config: ServerConfig) -> None:
-        self.config, self.workshop, self.voice = config, workshop, voice
+    def __init__(self, engine: RealtimeEngine, workshop: Workshop, config: ServerConfig) -> None:
+        self.config, self.workshop, self.voice = config, workshop, voice_of(config)
         limits = SessionLimits(config.max_sessions, config.idle_timeout, config.max_queued_seconds)
         self.manager = SessionManager(engine, self.shelf.get, config.avatar or "", limits)
         self.recordings = Recordings(config.output / "recordings")
-        self.tasks = AvatarTasks(workshop, _notifier(config))
+        self.tasks = AvatarTasks(workshop, notifier_of(config))
         self.peers: set[Peer] = set()
         self.sockets: WeakSet[web.WebSocketResponse] = WeakSet()
         self.closing = asyncio.Event()
         self._utterances: dict[str, Utterances] = {}
+        self._push: Push | None = None
 
     @property
     def shelf(self) -> AvatarShelf:
@@ -66,11 +68,25 @@ class RealtimeService:
             await peer.close()
             raise
 
-    def peer(self, live: LiveSession) -> Peer:
-        """A WebRTC connection for a session, which is closed with it."""
-        peer = Peer(live, self.config.ice_servers, lambda: self._left(peer, live))
+    def peer(self, live: LiveSession, last: bool = True) -> Peer:
+        """A WebRTC connection for a session. last: the session ends with it."""
+
+        async def ended() -> None:
+            self.peers.discard(peer)
+            if last:
+                await self.close_session(live)
+
+        peer = Peer(live, self.config.ice_servers, ended)
         self.peers.add(peer)
         return peer
+
+    async def start_push(self) -> None:
+        """Open the session that the configuration wants pushed, if it wants one. Raises MuseTalkError."""
+        if self.config.push_url is not None:
+            require_webrtc()
+            set_video_bitrate(self.config.video_bitrate)
+            live = await self.manager.open(None)
+            self._push = push_of(self.config, lambda: self.peer(live, last=False))
 
     async def close_session(self, live: LiveSession) -> None:
         """End a session, its recording and what it has to say; one that has ended is left alone."""
@@ -121,6 +137,8 @@ class RealtimeService:
     async def close(self) -> None:
         """End everything: recordings are finished, streams end cleanly, sessions are closed."""
         self.closing.set()
+        if self._push is not None:
+            await self._push.close()
         await self.recordings.stop_all()
         for utterances in list(self._utterances.values()):
             await utterances.clear()
@@ -136,16 +154,3 @@ class RealtimeService:
         self._utterances = {name: mouth for name, mouth in self._utterances.items() if name in here}
         ahead = self.config.max_queued_seconds / 2
         return self._utterances.setdefault(live.session.id, Utterances(live.session, ahead))
-
-    async def _left(self, peer: Peer, live: LiveSession) -> None:
-        self.peers.discard(peer)
-        await self.close_session(live)
-
-
-def _notifier(config: ServerConfig) -> Any:
-    """Who is told of avatar tasks: the configuration's address, or nobody."""
-    if config.notify_url is None:
-        return None
-    from ..remote.notify import post_notice
-
-    return partial(post_notice, config.notify_url)

@@ -140,13 +140,17 @@ def even(picture: np.ndarray) -> np.ndarray:
 
 
 class Peer:
-    """One WebRTC connection that is sent a session. ended: awaited once when the connection or the session ends."""
+    """One WebRTC connection that is sent a session.
+
+    ended: awaited once when the connection or the session has ended; `closed` is set after it.
+    """
 
     def __init__(
         self, live: LiveSession, ice_servers: Sequence[Mapping[str, Any]], ended: Callable[[], Awaitable[None]]
     ) -> None:
         self.connection = _connection(ice_servers)
         self.tracks = BlockTracks(live)
+        self.closed = asyncio.Event()
         self._ended = ended
         self._closing: asyncio.Task[None] | None = None
         self.connection.add_listener("connectionstatechange", self._changed)
@@ -199,9 +203,12 @@ class Peer:
             await asyncio.wait([self._closing])
 
     async def _close(self) -> None:
-        await self.connection.close()
-        await self.tracks.close()
-        await self._ended()
+        try:
+            await self.connection.close()
+            await self.tracks.close()
+            await self._ended()
+        finally:
+            self.closed.set()
 
     def _changed(self) -> None:
         if self.connection.connectionState in ("failed", "closed"):
