@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from .cli import infer, preview, queue, train, weights
+from .cli import infer, preview, queue, serve, train, weights
 from .errors import MuseTalkError
 
 
@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     weights.add_parser(commands)
     train.add_parser(commands)
     queue.add_parser(commands)
+    serve.add_parser(commands)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s")
     try:

@@ -1,0 +1,256 @@
+"""Avatars on disk: a folder with avatar.json, track.json, latents.safetensors and frames.mkv."""
+
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import MuseTalkError
+from ..faces.track_file import load_track
+from ..media.source import FrameSource, ShownFrames, TensorFrames
+from ..media.video_reader import VideoReader
+from ..pipeline import PreparedFrame
+from ..settings import LipSyncSettings
+from .avatar import Avatar
+from .info import INFO, AvatarInfo, StoredFile, preparing, read_info
+from .source_hash import source_hash
+
+TRACK, LATENTS, FRAMES = "track.json", "latents.safetensors", "frames.mkv"
+MOST_LETTERS = 64
+DEVICES = {"con", "prn", "aux", "nul", *(f"{kind}{number}" for kind in ("com", "lpt") for number in range(10))}
+SPARE_BYTES = 512 * 2**20
+STALE_SECONDS = 3600.0
+
+
+class StoredFrames:
+    """The stored pictures of an avatar. The file is open only while it is read, so that it can be replaced."""
+
+    def __init__(self, folder: Path, info: AvatarInfo, count: int) -> None:
+        self.folder, self.size, self.fps = folder, info.size, info.timing.fps
+        self.tags: dict[str, str] = {}
+        self._info, self._count = info, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, indices: Iterable[int]) -> Iterator[torch.Tensor]:
+        """Yield frames (H,W,3) uint8; see FrameSource.read. Raises MuseTalkError when they are not those any more."""
+        if _reason(self.folder) or read_info(self.folder) != self._info:
+            raise MuseTalkError(
+                f"The avatar {self._info.name!r} was changed after it was loaded; load it again (run the graph again)."
+            )
+        with VideoReader(self.folder / FRAMES) as reader:
+            yield from reader.read(indices)
+
+
+def avatar_folder(root: Path, name: str) -> Path:
+    """The folder of an avatar among others in `root`. Raises MuseTalkError for a name that is not a plain one."""
+    plain = re.fullmatch(r"\w[\w .+-]*", name) and not name.endswith((".", " "))
+    if not plain or len(name) > MOST_LETTERS or name.split(".")[0].lower() in DEVICES:
+        raise MuseTalkError(
+            f"The avatar's name {name!r} cannot be a folder's; give up to {MOST_LETTERS} letters, digits, spaces, "
+            "points and - _ +, beginning with a letter or digit."
+        )
+    return root / name
+
+
+def list_avatars(root: Path) -> list[str]:
+    """The names of the avatars in a folder, sorted."""
+    if not root.is_dir():
+        return []
+    for old in root.glob(".*.old"):
+        recover(root / old.name[1:].rsplit(".", 2)[0])
+    return sorted(file.parent.name for file in root.glob(f"*/{INFO}") if not file.parent.name.startswith("."))
+
+
+def load_avatar(folder: Path, in_memory: bool = False) -> Avatar:
+    """The avatar in a folder (its own, see avatar_folder).
+
+    in_memory: its frames are held as one uint8 tensor, for real time; otherwise they are read when they are asked
+    for. Raises MuseTalkError when something is missing or damaged, and with the numbers when memory does not suffice.
+    """
+    reason = check_avatar(folder)
+    if reason:
+        raise MuseTalkError(f"The avatar {folder.name!r} cannot be used: {reason}; prepare it again.")
+    info = read_info(folder)
+    tensors = _tensors(folder, info)
+    track = load_track(folder / TRACK)
+    masks = _masks(tensors["masks"].numpy(), tensors["mask_sizes"].numpy())
+    stored, places = len(track), info.timing.places()
+    if {len(tensors["masked"]), len(tensors["reference"]), len(masks), max(places) + 1} != {stored}:
+        raise MuseTalkError(f"The avatar {folder.name!r} cannot be used: its files do not fit; prepare it again.")
+    kept = StoredFrames(folder, info, stored)
+    frames: FrameSource = _in_memory(kept) if in_memory else kept
+    masked, reference = tensors["masked"], tensors["reference"]
+    if places != list(range(stored)):
+        frames, track = ShownFrames(frames, places, info.timing.fps), track.select(places)
+        masked, reference, masks = masked[places], reference[places], [masks[k] for k in places]
+    return Avatar(folder.name, frames, track, masked, reference, tuple(masks), info.settings, info.version)
+
+
+def check_avatar(
+    folder: Path,
+    source: FrameSource | None = None,
+    settings: LipSyncSettings | None = None,
+    version: str | None = None,
+    fps: Fraction | None = None,
+    every_byte: bool = False,
+) -> str:
+    """Why an avatar must be prepared (again), "" when it need not.
+
+    source, settings, version, fps: what it shall be of; None is not looked at. Settings that count only while it
+    speaks (info.SPEAKING) may differ. every_byte: the files' content is compared with its checksum, not their length
+    alone.
+    """
+    recover(folder)
+    reason = _reason(folder, every_byte)
+    if reason:
+        return reason
+    info = read_info(folder)
+    if version not in (None, info.version):
+        return f"it was prepared with {info.version}, now {version} is wanted"
+    if fps not in (None, info.timing.fps):
+        return f"it has {info.timing.fps} frames/s, now {fps} are wanted"
+    if settings is not None:
+        before, now = preparing(info.settings), preparing(settings)
+        for name in now:
+            if before[name] != now[name]:
+                return f"{name} is {now[name]}, it was prepared with {before[name]}"
+    if source is not None and source_hash(source) != info.source_hash:
+        return "the source has changed"
+    return ""
+
+
+def _reason(folder: Path, every_byte: bool = False) -> str:
+    """Why the files cannot be used, "" when they can."""
+    if not folder.is_dir():
+        return "it is not prepared yet"
+    try:
+        info = read_info(folder)
+    except MuseTalkError as error:
+        return str(error)
+    for name in (TRACK, LATENTS, FRAMES):
+        if name not in info.files or not (folder / name).is_file():
+            return f"{name} is missing"
+        length, wanted = (folder / name).stat().st_size, info.files[name].length
+        if length != wanted:
+            return f"{name} has {length} of {wanted} bytes"
+        if every_byte and StoredFile.of(folder / name) != info.files[name]:
+            return f"{name} is damaged"
+    return ""
+
+
+def save_latents(path: Path, prepared: Sequence[PreparedFrame], latent_size: tuple[int, ...]) -> None:
+    """Write latents and masks of prepared frames; latent_size: (4,h,w), for the zeros where no face is.
+
+    masked, reference: (N,4,h,w) float32. masks: (bytes,) uint8, all masks row by row one after the other. mask_sizes:
+    (N,2) int32, their (height, width), zeros where none is.
+    """
+    from safetensors.torch import save_file
+
+    nothing = torch.zeros(latent_size)
+    masks = [np.zeros((0, 0), np.uint8) if frame.mask is None else frame.mask for frame in prepared]
+    tensors = {
+        "masked": torch.stack([nothing if frame.masked is None else frame.masked for frame in prepared]),
+        "reference": torch.stack([nothing if frame.reference is None else frame.reference for frame in prepared]),
+        "masks": torch.from_numpy(np.concatenate([mask.ravel() for mask in masks])),
+        "mask_sizes": torch.tensor([mask.shape for mask in masks], dtype=torch.int32),
+    }
+    save_file(tensors, path)
+
+
+def _tensors(folder: Path, info: AvatarInfo) -> Mapping[str, torch.Tensor]:
+    """The content of the latents' file, copied into memory so that the file can be replaced."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load((folder / LATENTS).read_bytes())
+    except SafetensorError as error:
+        raise MuseTalkError(
+            f"The avatar {info.name!r} cannot be used: {LATENTS} is damaged; prepare it again."
+        ) from error
+    for name in ("masked", "reference", "masks", "mask_sizes"):
+        if name not in tensors:
+            raise MuseTalkError(f"The avatar {info.name!r} cannot be used: {LATENTS} lacks {name}; prepare it again.")
+    return tensors
+
+
+def _masks(packed: np.ndarray, sizes: np.ndarray) -> list[np.ndarray | None]:
+    """The masks (height, width) uint8, views of the packed bytes; None where none is."""
+    ends = np.cumsum(sizes.prod(1, dtype=np.int64))
+    if len(ends) == 0 or ends[-1] != len(packed):
+        raise MuseTalkError(f"{LATENTS} holds {len(packed)} bytes of masks, their sizes ask for another number.")
+    return [
+        packed[end - height * width : end].reshape(height, width) if height else None
+        for end, (height, width) in zip(ends, sizes, strict=True)
+    ]
+
+
+def _in_memory(frames: StoredFrames) -> TensorFrames:
+    height, width = frames.size
+    needed, free = len(frames) * height * width * 3, _free_memory()
+    if needed + SPARE_BYTES > free:
+        raise MuseTalkError(
+            f"The {len(frames)} frames of {width}x{height} of the avatar {frames.folder.name!r} need "
+            f"{needed / 1e9:.1f} GB and {free / 1e9:.1f} GB of memory are free; prepare it from a shorter or a smaller "
+            "video."
+        )
+    held = torch.empty((len(frames), height, width, 3), dtype=torch.uint8)
+    for k, frame in enumerate(frames.read(range(len(frames)))):
+        held[k] = frame
+    return TensorFrames(held, frames.fps)
+
+
+def _free_memory() -> int:
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def new_part(folder: Path) -> Path:
+    """An empty folder beside an avatar's, to prepare it in. What killed preparations have left there is removed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    recover(folder)
+    for left in folder.parent.glob(f".{folder.name}.*.part"):
+        newest = max((file.stat().st_mtime for file in [left, *left.iterdir()]), default=0.0)
+        if time.time() - newest > STALE_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
+    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.part")
+    part.mkdir()
+    return part
+
+
+def put_in_place(part: Path, folder: Path) -> None:
+    """Give a whole new avatar its place; an older one leaves it only then, and its other files (actions) stay."""
+    if not folder.exists():
+        part.rename(folder)
+        return
+    for file in folder.iterdir():
+        if file.name not in (INFO, TRACK, LATENTS, FRAMES):
+            copy = shutil.copytree if file.is_dir() else shutil.copy2
+            copy(file, part / file.name)
+    old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.old")
+    folder.rename(old)
+    try:
+        part.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(folder: Path) -> None:
+    """Put the older avatar back where a process was killed between taking it away and placing the new one."""
+    if folder.exists():
+        return
+    olds = [old for old in folder.parent.glob(f".{folder.name}.*.old") if (old / INFO).is_file()]
+    if olds:
+        os.rename(max(olds, key=lambda old: old.stat().st_mtime), folder)
