@@ -22,15 +22,21 @@ RUN if [ -n "${TORCH_INDEX}" ]; then python -m pip install --no-cache-dir torch 
 
 COPY LICENSE NOTICE ./
 COPY musetalk_core musetalk_core
+ENV PYTHONPATH=/app
 
-# Avatars, recordings and weights live in /data: mount a folder there.
+# Mount a folder there: avatars, input, output and models lie below it.
 RUN useradd --create-home --uid 10001 musetalk && mkdir /data && chown musetalk /data
 USER musetalk
+WORKDIR /data
 VOLUME /data
 
 EXPOSE 8010
-HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
-    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8010/digital_human/check', timeout=4)"]
+# 401: it answers, and asks for its token.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=120s CMD ["python", "-c", "\
+import http.client, sys; \
+server = http.client.HTTPConnection('127.0.0.1', 8010, timeout=4); \
+server.request('GET', '/healthz'); \
+sys.exit(server.getresponse().status not in (200, 401))"]
 
 # Beyond the container it listens to everybody who reaches the published port: give it a token (docs/realtime.md).
 ENTRYPOINT ["python", "-m", "musetalk_core", "serve", "--host", "0.0.0.0"]

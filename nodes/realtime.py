@@ -96,15 +96,15 @@ async def _open(app, models, config, version: str) -> None:
     from ..musetalk_core.realtime.engine import RealtimeEngine
     from ..musetalk_core.realtime.server import route_definitions
     from ..musetalk_core.realtime.service import RealtimeService
-    from ..musetalk_core.realtime.tts import make_voice
     from ..musetalk_core.realtime.workshop import Workshop
 
     await app[LIVE_ROUTES].close()
     workshop = Workshop(AvatarShelf(config.avatars, version), _LeftToNodes(), _LeftToNodes().hold)
     engine = RealtimeEngine(models)
-    service = RealtimeService(engine, workshop, make_voice(config), config)
+    service = RealtimeService(engine, workshop, config)
     engine.start()
     app[LIVE_ROUTES].serve(_Live(models, engine, service), route_definitions(service, config, PREFIX))
+    await service.start_push()
 
 
 @dataclass(frozen=True)

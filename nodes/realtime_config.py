@@ -1,10 +1,12 @@
 """What the live avatar in ComfyUI is told: ComfyUI's address, the node's inputs, and a file of the user's."""
 
 import json
+import logging
 import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import folder_paths
 from comfy.cli_args import args
 
 from ..musetalk_core.realtime.config import ServerConfig, is_loopback, read_config
+
+log = logging.getLogger(__name__)
 
 EVERYWHERE = ("0.0.0.0", "::")
 
@@ -29,6 +33,9 @@ def live_config(changes: Mapping[str, Any]) -> ServerConfig:
     """
     file = config_file()
     config = read_config(file if file.is_file() else None, {**changes, "host": _widest(), "port": args.port})
+    if config.tts == "embedded" and find_spec("py_nanotts") is None:
+        log.warning("Texts are not spoken: py-nanotts is not installed; see requirements-realtime.txt.")
+        config = replace(config, tts="none")
     if config.token is None and not config.loopback:
         config = replace(config, token=secrets.token_urlsafe(24))
         _add_token(file, str(config.token))

@@ -8,6 +8,7 @@ from ..errors import MuseTalkError
 from . import routes_admin, routes_files, routes_sessions
 from .auth import Guard
 from .config import ServerConfig
+from .routes_page import page_definitions
 from .service import RealtimeService
 from .wire import CORS, BadRequest, Handler, Route, refused
 
@@ -40,7 +41,7 @@ def route_definitions(service: RealtimeService, config: ServerConfig, prefix: st
     """Every route behind the guard; with a cors_origin also the answers to its preflight requests."""
     guard = Guard(config)
     every = [*routes_sessions.routes(service), *routes_files.routes(service), *routes_admin.routes(service)]
-    definitions = [_definition(route, guard, prefix) for route in every]
+    definitions = [*page_definitions(prefix), *(_definition(route, guard, prefix) for route in every)]
     if config.cors_origin is not None:
         for path in dict.fromkeys(definition.path for definition in definitions):
             definitions.append(web.options(path, partial(_preflight, guard=guard)))
