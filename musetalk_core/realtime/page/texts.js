@@ -53,7 +53,7 @@ const chinese = {
   connecting: "正在连接…",
   connected: "已连接",
   stage: "数字人",
-  hint: "选择数字人并点击“开始”。它会等待；您说话、输入文字或上传文件时它就会开口。",
+  hint: "选择数字人并点击“开始”。它会等待；你说话、输入文字或上传文件时它就会开口。",
   noAvatars: "还没有数字人。请用“准备数字人”节点或命令 avatar prepare 准备一个。",
   speaking: "正在说话",
   recording: "正在录制",
