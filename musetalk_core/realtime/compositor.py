@@ -44,12 +44,10 @@ def speaking_picture(avatar: Avatar, index: int, face: torch.Tensor, weight: flo
     return picture
 
 
-def between(source: np.ndarray, picture: np.ndarray, box: np.ndarray, weight: float) -> np.ndarray:
-    """`weight` (0..1) of a speaking picture over its own source frame, both (H,W,3) uint8; they differ in the box only."""
-    x1, y1, x2, y2 = (max(int(edge), 0) for edge in box)
-    mixed = source.copy()
-    part = source[y1:y2, x1:x2].astype(np.float32)
-    part += (picture[y1:y2, x1:x2] - part) * np.float32(weight)
-    mixed[y1:y2, x1:x2] = np.round(part)
+def between(source: np.ndarray, picture: np.ndarray, weight: float) -> np.ndarray:
+    """`weight` (0..1) of a speaking picture over its own source frame, (H,W,3) uint8; equal pixels stay equal."""
+    import cv2
+
+    mixed = cv2.addWeighted(picture, weight, source, 1 - weight, 0)
     mixed.flags.writeable = False
     return mixed
