@@ -49,7 +49,7 @@ def avatar_folder(root: Path, name: str) -> Path:
     plain = re.fullmatch(r"\w[\w .+-]*", name) and not name.endswith((".", " "))
     if not plain or len(name) > MOST_LETTERS or name.split(".")[0].lower() in DEVICES:
         raise MuseTalkError(
-            f"The avatar's name {name!r} cannot be a folder's; give up to {MOST_LETTERS} letters, digits, spaces, "
+            f"The name {name!r} cannot be that of a folder or file; give up to {MOST_LETTERS} letters, digits, spaces, "
             "points and - _ +, beginning with a letter or digit."
         )
     return root / name

@@ -23,7 +23,6 @@ from ..report import Report
 from ..timeline import rational_fps
 from .infer import ProgressBar, add_settings, add_weights, load, option, settings_of
 
-
 AVATARS = Path("avatars")
 
 
