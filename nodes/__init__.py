@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .audio import MuseTalkWhisperAudioFeatures
+from .avatars import MuseTalkAvatarLipSync, MuseTalkLoadAvatar, MuseTalkPrepareAvatar
 from .blend_options import MuseTalkBlendOptions
 from .blending import MuseTalkBlendFaceParsing
 from .debug_sheet import MuseTalkFaceDebugSheet
@@ -45,4 +46,7 @@ class MuseTalkSuite(ComfyExtension):
             MuseTalkSilence,
             MuseTalkRestoreFace,
             MuseTalkFaceDebugSheet,
+            MuseTalkPrepareAvatar,
+            MuseTalkLoadAvatar,
+            MuseTalkAvatarLipSync,
         ]
