@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from .cli import infer, preview, queue, serve, train, weights
+from .cli import avatar, infer, preview, queue, serve, train, weights
 from .errors import MuseTalkError
 
 
@@ -16,6 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     infer.add_parser(commands)
     preview.add_parser(commands)
+    avatar.add_parser(commands)
     weights.add_parser(commands)
     train.add_parser(commands)
     queue.add_parser(commands)

@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .audio import MuseTalkWhisperAudioFeatures
+from .avatars import MuseTalkAvatarLipSync, MuseTalkLoadAvatar, MuseTalkPrepareAvatar
 from .blend_options import MuseTalkBlendOptions
 from .blending import MuseTalkBlendFaceParsing
 from .debug_sheet import MuseTalkFaceDebugSheet
@@ -48,5 +49,8 @@ class MuseTalkSuite(ComfyExtension):
             MuseTalkSilence,
             MuseTalkRestoreFace,
             MuseTalkFaceDebugSheet,
+            MuseTalkPrepareAvatar,
+            MuseTalkLoadAvatar,
+            MuseTalkAvatarLipSync,
             MuseTalkRealtimeSession,
         ]

@@ -9,7 +9,7 @@ import folder_paths
 from comfy_api.latest import io, ui
 
 from ..musetalk_core.errors import MuseTalkError
-from .avatars import AVATAR_TOOLTIP, avatars_folder
+from .avatars import avatars_root
 from .comfy_models import ComfyCodec
 from .lipsync import model_inputs
 from .realtime_routes import LIVE_ROUTES, PREFIX
@@ -77,7 +77,7 @@ class MuseTalkRealtimeSession(io.ComfyNode):
                 "max_sessions": max_sessions,
                 "idle_timeout": idle_timeout,
                 "video_bitrate": round(bitrate * 1e6),
-                "avatars": avatars_folder(),
+                "avatars": avatars_root(),
                 "input": Path(folder_paths.get_input_directory()),
                 "output": Path(folder_paths.get_output_directory()) / "musetalk_live",
             }

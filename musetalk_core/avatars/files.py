@@ -1,11 +1,7 @@
 """Avatars on disk: a folder with avatar.json, track.json, latents.safetensors and frames.mkv."""
 
-import os
 import re
-import shutil
-import time
-import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,17 +12,15 @@ from ..errors import MuseTalkError
 from ..faces.track_file import load_track
 from ..media.source import FrameSource, ShownFrames, TensorFrames
 from ..media.video_reader import VideoReader
-from ..pipeline import PreparedFrame
 from ..settings import LipSyncSettings
 from .avatar import Avatar
-from .info import INFO, AvatarInfo, StoredFile, preparing, read_info
+from .info import DATA, FRAMES, INFO, LATENTS, TRACK, AvatarInfo, StoredFile, preparing, read_info
 from .source_hash import source_hash
+from .store import recover
 
-TRACK, LATENTS, FRAMES = "track.json", "latents.safetensors", "frames.mkv"
 MOST_LETTERS = 64
 DEVICES = {"con", "prn", "aux", "nul", *(f"{kind}{number}" for kind in ("com", "lpt") for number in range(10))}
 SPARE_BYTES = 512 * 2**20
-STALE_SECONDS = 3600.0
 
 
 class StoredFrames:
@@ -55,7 +49,7 @@ def avatar_folder(root: Path, name: str) -> Path:
     plain = re.fullmatch(r"\w[\w .+-]*", name) and not name.endswith((".", " "))
     if not plain or len(name) > MOST_LETTERS or name.split(".")[0].lower() in DEVICES:
         raise MuseTalkError(
-            f"The avatar's name {name!r} cannot be a folder's; give up to {MOST_LETTERS} letters, digits, spaces, "
+            f"The name {name!r} cannot be that of a folder or file; give up to {MOST_LETTERS} letters, digits, spaces, "
             "points and - _ +, beginning with a letter or digit."
         )
     return root / name
@@ -136,7 +130,7 @@ def _reason(folder: Path, every_byte: bool = False) -> str:
         info = read_info(folder)
     except MuseTalkError as error:
         return str(error)
-    for name in (TRACK, LATENTS, FRAMES):
+    for name in DATA:
         if name not in info.files or not (folder / name).is_file():
             return f"{name} is missing"
         length, wanted = (folder / name).stat().st_size, info.files[name].length
@@ -145,25 +139,6 @@ def _reason(folder: Path, every_byte: bool = False) -> str:
         if every_byte and StoredFile.of(folder / name) != info.files[name]:
             return f"{name} is damaged"
     return ""
-
-
-def save_latents(path: Path, prepared: Sequence[PreparedFrame], latent_size: tuple[int, ...]) -> None:
-    """Write latents and masks of prepared frames; latent_size: (4,h,w), for the zeros where no face is.
-
-    masked, reference: (N,4,h,w) float32. masks: (bytes,) uint8, all masks row by row one after the other. mask_sizes:
-    (N,2) int32, their (height, width), zeros where none is.
-    """
-    from safetensors.torch import save_file
-
-    nothing = torch.zeros(latent_size)
-    masks = [np.zeros((0, 0), np.uint8) if frame.mask is None else frame.mask for frame in prepared]
-    tensors = {
-        "masked": torch.stack([nothing if frame.masked is None else frame.masked for frame in prepared]),
-        "reference": torch.stack([nothing if frame.reference is None else frame.reference for frame in prepared]),
-        "masks": torch.from_numpy(np.concatenate([mask.ravel() for mask in masks])),
-        "mask_sizes": torch.tensor([mask.shape for mask in masks], dtype=torch.int32),
-    }
-    save_file(tensors, path)
 
 
 def _tensors(folder: Path, info: AvatarInfo) -> Mapping[str, torch.Tensor]:
@@ -213,44 +188,3 @@ def _free_memory() -> int:
     import psutil
 
     return int(psutil.virtual_memory().available)
-
-
-def new_part(folder: Path) -> Path:
-    """An empty folder beside an avatar's, to prepare it in. What killed preparations have left there is removed."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    recover(folder)
-    for left in folder.parent.glob(f".{folder.name}.*.part"):
-        newest = max((file.stat().st_mtime for file in [left, *left.iterdir()]), default=0.0)
-        if time.time() - newest > STALE_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
-    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.part")
-    part.mkdir()
-    return part
-
-
-def put_in_place(part: Path, folder: Path) -> None:
-    """Give a whole new avatar its place; an older one leaves it only then, and its other files (actions) stay."""
-    if not folder.exists():
-        part.rename(folder)
-        return
-    for file in folder.iterdir():
-        if file.name not in (INFO, TRACK, LATENTS, FRAMES):
-            copy = shutil.copytree if file.is_dir() else shutil.copy2
-            copy(file, part / file.name)
-    old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.old")
-    folder.rename(old)
-    try:
-        part.rename(folder)
-    except OSError:
-        old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def recover(folder: Path) -> None:
-    """Put the older avatar back where a process was killed between taking it away and placing the new one."""
-    if folder.exists():
-        return
-    olds = [old for old in folder.parent.glob(f".{folder.name}.*.old") if (old / INFO).is_file()]
-    if olds:
-        os.rename(max(olds, key=lambda old: old.stat().st_mtime), folder)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from ..settings import LipSyncSettings
 from .timing import Timing
 
 FORMAT = "musetalk-avatar-1"
-INFO = "avatar.json"
+INFO, TRACK, LATENTS, FRAMES = "avatar.json", "track.json", "latents.safetensors", "frames.mkv"
+DATA = (TRACK, LATENTS, FRAMES)
 # Settings that count only while the avatar speaks: they may change without a new preparation.
 SPEAKING = (
     "mode",
@@ -139,3 +140,8 @@ def preparing(settings: LipSyncSettings) -> dict[str, Any]:
         if name not in SPEAKING:
             plain.update(value if isinstance(value, dict) else {name: value})
     return plain
+
+
+def speaking_as(prepared: LipSyncSettings, wanted: LipSyncSettings) -> LipSyncSettings:
+    """The settings of an avatar with those that count while it speaks taken from `wanted`."""
+    return replace(prepared, **{name: getattr(wanted, name) for name in SPEAKING})

@@ -1,8 +1,7 @@
 """Preparing an avatar: every frame of a source is located, encoded and parsed once, and written down."""
 
 import logging
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
@@ -11,35 +10,19 @@ from pathlib import Path
 import torch
 
 from ..errors import MuseTalkError
-from ..faces.track import FaceTrack
-from ..faces.track_file import save_track
-from ..media.container import LIBRARY_ERROR
-from ..media.lossless import LosslessWriter
 from ..media.source import FrameSource, ShownFrames
 from ..media.video_writer import frame_bytes
-from ..pipeline import Models, PreparedFrame, prepare_frames
-from ..report import Report
+from ..pipeline import Models, prepare_frames
 from ..settings import LipSyncSettings
 from ..tasks import Progress, whole_track
 from .avatar import REALTIME_FPS, Avatar
-from .files import (
-    FRAMES,
-    LATENTS,
-    TRACK,
-    StoredFrames,
-    check_avatar,
-    load_avatar,
-    new_part,
-    put_in_place,
-    save_latents,
-)
-from .info import INFO, AvatarInfo, StoredFile, read_info
+from .files import StoredFrames, check_avatar, load_avatar
+from .info import AvatarInfo, read_info
 from .source_hash import source_hash, source_name
+from .store import PreparedBatch, store_avatar
 from .timing import Timing
 
 log = logging.getLogger(__name__)
-
-LATENT_SIZE = (4, 32, 32)
 
 
 @dataclass(frozen=True)
@@ -77,7 +60,8 @@ def prepare_avatar(
     timing = Timing(len(source), source.fps, order.rate())
     pictures = ShownFrames(source, timing.stored(), source.fps)
     info = AvatarInfo(name, version, settings, timing, source_name(source), source_hash(source), source.size, {})
-    return _prepare(info, pictures, models, folder, progress)
+    store_avatar(info, _batches(pictures, models, settings, progress), folder, progress)
+    return load_avatar(folder)
 
 
 def renew_avatar(
@@ -92,7 +76,9 @@ def renew_avatar(
         raise MuseTalkError(f"The avatar {folder.name!r} cannot be prepared from itself: {reason}; give its source.")
     info = read_info(folder)
     pictures = StoredFrames(folder, info, len(info.timing.stored()))
-    return _prepare(replace(info, settings=settings, version=version), pictures, models, folder, progress)
+    info = replace(info, settings=settings, version=version)
+    store_avatar(info, _batches(pictures, models, settings, progress), folder, progress)
+    return load_avatar(folder)
 
 
 def ready_avatar(
@@ -111,48 +97,13 @@ def ready_avatar(
     ), reason
 
 
-def _prepare(
-    info: AvatarInfo, pictures: FrameSource, models: Models, folder: Path, progress: Progress | None
-) -> Avatar:
-    try:
-        part = new_part(folder)
-        try:
-            _write(part, info, pictures, models, progress)
-            put_in_place(part, folder)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
-    except (OSError, LIBRARY_ERROR) as error:
-        raise MuseTalkError(f"The avatar {info.name!r} cannot be written to {folder}: {error}.") from error
-    return load_avatar(folder)
-
-
-def _write(part: Path, info: AvatarInfo, pictures: FrameSource, models: Models, progress: Progress | None) -> None:
-    """Fill the folder of a new avatar, avatar.json last."""
-    from safetensors import SafetensorError
-
-    settings = info.settings
+def _batches(
+    pictures: FrameSource, models: Models, settings: LipSyncSettings, progress: Progress | None
+) -> Iterator[PreparedBatch]:
     track = whole_track(pictures, models.locator, settings, progress)
-    tracks, prepared = [], list[PreparedFrame]()
-    frames = iter(pictures.read(range(len(pictures))))
-    with LosslessWriter(part / FRAMES, info.timing.fps, info.size) as video:
-        while batch := [torch.from_numpy(frame_bytes(frame)) for frame in islice(frames, settings.batch_size)]:
-            rows = range(len(prepared), len(prepared) + len(batch))
-            images = torch.stack(batch)
-            tracks.append(models.locator.locate(images) if track is None else track.select(rows))
-            prepared += prepare_frames(images, tracks[-1], models, settings.batch_size)
-            for frame in batch:
-                video.write(frame)
-            if progress is not None:
-                progress(len(prepared), len(pictures))
-    whole = FaceTrack.join(tracks)
-    if not whole.present.any() and not settings.allow_no_face:
-        raise MuseTalkError(Report.of_track(whole).nothing_found())
-    save_track(part / TRACK, whole)
-    size = next((tuple(frame.masked.shape) for frame in prepared if frame.masked is not None), LATENT_SIZE)
-    try:
-        save_latents(part / LATENTS, prepared, size)
-    except SafetensorError as error:
-        raise MuseTalkError(f"The avatar {info.name!r} cannot be written: {error}.") from error
-    files = {file: StoredFile.of(part / file) for file in (TRACK, LATENTS, FRAMES)}
-    (part / INFO).write_text(replace(info, files=files).text(), encoding="utf-8")
+    frames, done = iter(pictures.read(range(len(pictures)))), 0
+    while batch := [torch.from_numpy(frame_bytes(frame)) for frame in islice(frames, settings.batch_size)]:
+        images = torch.stack(batch)
+        faces = models.locator.locate(images) if track is None else track.select(range(done, done + len(batch)))
+        done += len(batch)
+        yield PreparedBatch(batch, faces, prepare_frames(images, faces, models, settings.batch_size))

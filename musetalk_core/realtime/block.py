@@ -27,9 +27,9 @@ class Block:
     """40 ms of a session.
 
     index: counted from the session's start; the block is due at sample index * 640 of the session. picture: (H,W,3)
-    uint8 RGB, not to be written into. sound: (640,) float32, 16 kHz mono, not to be written into. speaking: the mouth
-    follows the sound. kind: idle (the picture is a source frame), speech (fed sound, or the mouth is closing after
-    it) or action (a clip of the avatar).
+    uint8 RGB, not to be written into. sound: (640,) float32, 16 kHz mono, not to be written into. speaking: there
+    is a voice in the sound. kind: idle (the picture is a source frame), speech (fed sound, or the mouth is closing
+    after it) or action (a clip of the avatar).
     """
 
     index: int

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from .places import checked_id, input_path
 from .service import RealtimeService
-from .utterances import remover
+from .speech_queue import remover
 from .wire import BadRequest, Route, int_of, ok, read_form, read_json, session_of, text_of
 
 SETTINGS = ("bbox_shift", "extra_margin")

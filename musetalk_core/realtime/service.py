@@ -22,7 +22,7 @@ from .outbound import Push, notifier_of, push_of, voice_of
 from .recording import Recordings
 from .runner import LiveSession
 from .tts import checked_text
-from .utterances import Utterance, Utterances, remover, sound_pieces
+from .speech_queue import Utterance, SpeechQueue, remover, sound_pieces
 from .webrtc import Peer, require_webrtc, set_video_bitrate
 from .workshop import Workshop
 
@@ -39,13 +39,13 @@ class RealtimeService:
     def __init__(self, engine: RealtimeEngine, workshop: Workshop, config: ServerConfig) -> None:
         self.config, self.workshop, self.voice = config, workshop, voice_of(config)
         limits = SessionLimits(config.max_sessions, config.idle_timeout, config.max_queued_seconds)
-        self.manager = SessionManager(engine, self.shelf.get, config.avatar or "", limits)
+        self.manager = SessionManager(engine, self.shelf.get, config.avatar or "", limits, self.shelf.clips)
         self.recordings = Recordings(config.output / "recordings")
         self.tasks = AvatarTasks(workshop, notifier_of(config))
         self.peers: set[Peer] = set()
         self.sockets: WeakSet[web.WebSocketResponse] = WeakSet()
         self.closing = asyncio.Event()
-        self._utterances: dict[str, Utterances] = {}
+        self._utterances: dict[str, SpeechQueue] = {}
         self._push: Push | None = None
 
     @property
@@ -148,9 +148,9 @@ class RealtimeService:
         sockets = [socket.close(code=1001, message=b"server shutdown") for socket in list(self.sockets)]
         await asyncio.gather(*sockets, return_exceptions=True)
 
-    def _mouth(self, live: LiveSession) -> Utterances:
+    def _mouth(self, live: LiveSession) -> SpeechQueue:
         """The utterances of a session; those of sessions that are gone are forgotten."""
         here = {other.session.id for other in self.manager.sessions()}
         self._utterances = {name: mouth for name, mouth in self._utterances.items() if name in here}
         ahead = self.config.max_queued_seconds / 2
-        return self._utterances.setdefault(live.session.id, Utterances(live.session, ahead))
+        return self._utterances.setdefault(live.session.id, SpeechQueue(live.session, ahead))

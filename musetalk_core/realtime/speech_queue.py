@@ -34,7 +34,7 @@ class Utterance:
     done: Callable[[], None] = lambda: None
 
 
-class Utterances:
+class SpeechQueue:
     """The waiting utterances of one session. A task runs only while there is something to say.
 
     ahead: seconds of sound that may lie in the session before more is fed. ended: called when nothing is left.
