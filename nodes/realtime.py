@@ -26,10 +26,10 @@ class MuseTalkRealtimeSession(io.ComfyNode):
             display_name="Realtime Session (MuseTalk)",
             category="MuseTalk",
             description="Puts the avatar on a page where it answers live: to the microphone, to text and to files. It "
-            "stays there until this node runs again or ComfyUI ends. While prompts run, it idles.",
+            "stays there until this node runs again or ComfyUI ends. While a prompt runs, its mouth stands still.",
             inputs=[
                 *model_inputs()[:3],
-                MuseTalkAvatar.Input("avatar", tooltip=AVATAR_TOOLTIP),
+                MuseTalkAvatar.Input("avatar", tooltip="The avatar of Prepare Avatar or Load Avatar."),
                 io.Int.Input(
                     "max_sessions",
                     default=1,
@@ -98,26 +98,31 @@ async def _open(app, models, config, version: str) -> None:
     from ..musetalk_core.realtime.service import RealtimeService
     from ..musetalk_core.realtime.workshop import Workshop
 
-    await app[LIVE_ROUTES].close()
-    workshop = Workshop(AvatarShelf(config.avatars, version), _LeftToNodes(), _LeftToNodes().hold)
+    shelf = AvatarShelf(config.avatars, version)
+    avatar = await asyncio.to_thread(shelf.get, config.avatar)
     engine = RealtimeEngine(models)
-    service = RealtimeService(engine, workshop, config)
+    service = RealtimeService(engine, Workshop(shelf, _LeftToNodes(), _LeftToNodes().hold), config)
+    await app[LIVE_ROUTES].close()
     engine.start()
-    app[LIVE_ROUTES].serve(_Live(models, engine, service), route_definitions(service, config, PREFIX))
+    warming = asyncio.create_task(asyncio.to_thread(engine.warm_up, avatar))  # once this prompt is done
+    app[LIVE_ROUTES].serve(_Live(models, engine, service, avatar, warming), route_definitions(service, config, PREFIX))
     await service.start_push()
 
 
 @dataclass(frozen=True)
 class _Live:
-    """What is closed together."""
+    """What is kept and closed together; the avatar stays in memory for the next session."""
 
     models: Any
     engine: Any
     service: Any
+    avatar: Any
+    warming: "asyncio.Task[None]"
 
     async def close(self) -> None:
         self.models.close()
         await self.service.close()
+        await asyncio.gather(self.warming, return_exceptions=True)
         await asyncio.to_thread(self.engine.stop)
 
 

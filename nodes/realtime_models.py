@@ -17,8 +17,8 @@ class ComfyModels:
     """A ModelHolder that gives the networks to the live engine while no prompt waits or runs.
 
     ComfyUI's memory management is for one thread, and a prompt may unload what it does not use: so a batch of live
-    frames holds the lock of the queue (PromptServer's prompt_queue), which a prompt needs to start, and the avatar
-    idles until a prompt is done.
+    frames holds the lock of the queue (PromptServer's prompt_queue), which a prompt needs to start, and while a prompt
+    runs the avatar speaks with a mouth that stands still.
     """
 
     def __init__(self, model: ComfyGenerator, codec: ComfyCodec, encoder: ComfyAudioEncoder, queue: Any) -> None:

@@ -7,7 +7,7 @@ from weakref import ReferenceType, WeakValueDictionary, ref
 
 import torch
 
-from ..avatars.actions import Action, action_path, load_actions
+from ..avatars.actions import IDLE, Action, action_path, load_actions
 from ..avatars.avatar import Avatar
 from ..avatars.files import avatar_folder, list_avatars, load_avatar
 from ..errors import MuseTalkError
@@ -30,6 +30,14 @@ class AvatarShelf:
     def names(self) -> list[str]:
         """What there is, sorted."""
         return list_avatars(self.folder)
+
+    def actions(self, name: str) -> list[int]:
+        """The numbers of an avatar's actions, without its other idle video; none when its list is damaged."""
+        try:
+            listed = load_actions(avatar_folder(self.folder, name))
+        except MuseTalkError:
+            return []
+        return [action.audiotype for action in listed if action.audiotype > IDLE]
 
     def get(self, name: str) -> Avatar:
         """The avatar, with its frames in memory. Raises MuseTalkError when it is absent or of other networks."""

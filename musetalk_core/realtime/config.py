@@ -93,7 +93,9 @@ class ServerConfig:
 
     def public(self) -> dict[str, Any]:
         """What a client may know."""
-        return {"fps": 25, **{name: getattr(self, name) for name in PUBLIC_FIELDS}}
+        told = {name: getattr(self, name) for name in PUBLIC_FIELDS}
+        # Clients ask the same STUN and TURN servers, whose passwords are made for them.
+        return {"fps": 25, "ice_servers": list(self.ice_servers), **told}
 
 
 def is_loopback(host: str) -> bool:

@@ -88,8 +88,10 @@ async def preprocess(request: web.Request, service: RealtimeService) -> web.Resp
 
 
 async def avatars(request: web.Request, service: RealtimeService) -> web.Response:
-    """GET /api/avatars: the names of the prepared avatars, and the one that a session gets without a wish."""
-    return ok({"avatars": service.shelf.names(), "default": service.config.avatar})
+    """GET /api/avatars: the prepared avatars, the one that a session gets without a wish, and each one's actions."""
+    names = service.shelf.names()
+    actions = {name: service.shelf.actions(name) for name in names}
+    return ok({"avatars": names, "default": service.config.avatar, "actions": actions})
 
 
 async def add_task(request: web.Request, service: RealtimeService) -> web.Response:

@@ -6,6 +6,7 @@ import binascii
 import io
 import logging
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,14 @@ from .auth import SUBPROTOCOL
 from .block import BLOCK_SECONDS, Block
 from .runner import LiveSession, Subscription
 from .service import RealtimeService
+from .webrtc import pcm16
 from .wire import parse_object, session_of, text_of
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT = 20.0
 JPEG_QUALITY = 90
-MOST_WAITING = 3
+MOST_WAITING = 8
 FORMATS = {"pcm16": "<i2", "float32": "<f4"}
 
 
@@ -59,9 +61,9 @@ def jpeg(picture: np.ndarray) -> bytes:
 async def humanecho(request: web.Request, service: RealtimeService) -> web.WebSocketResponse:
     """A text message is said, a binary one (PCM16, 16 kHz mono) is heard; session 0 or ?sessionid=.
 
-    Texts are answered with the envelope, sounds only when something is wrong.
+    Texts are answered with the envelope, sounds only when something is wrong. What is said ends with the socket.
     """
-    wanted = session_of(dict(request.query))
+    wanted, heard = session_of(dict(request.query)), False
     socket = await open_socket(request, service)
     async for message in socket:
         try:
@@ -71,10 +73,14 @@ async def humanecho(request: web.Request, service: RealtimeService) -> web.WebSo
                 await socket.send_json({"code": 0, "msg": "ok"})
             elif message.type == WSMsgType.BINARY:
                 live.session.feed(decoded_sound(message.data, "pcm16"))
+                heard = True
         except MuseTalkError as error:
             await socket.send_json({"code": -1, "msg": str(error)})
         except ConnectionError:
             break
+    if heard:
+        with suppress(MuseTalkError):
+            service.manager.get(wanted).session.finish()
     return socket
 
 
@@ -166,6 +172,7 @@ class _Lockstep:
                 {
                     "type": "video",
                     "data": base64.b64encode(picture).decode(),
+                    "audio": base64.b64encode(pcm16(block.sound).astype("<i2").tobytes()).decode(),
                     "time": block.index * BLOCK_SECONDS,
                     "speaking": block.speaking,
                 }
