@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def avatar(folder: Path) -> Avatar:
     """A face that stands still: whatever moves was made."""
     cpu = torch.device("cpu")
-    engine = load_engine(WeightChoice("demo"), ModelFolders({}), cpu, torch.float32)
+    engine = load_engine(WeightChoice("demo"), ModelFolders({"musetalk": [folder]}), cpu, torch.float32)
     settings = LipSyncSettings.for_version("demo")
     frames = TensorFrames(torch.from_numpy(np.repeat(clips.portrait(SIZE)[None], 4, 0)), Fraction(25))
     place = folder / "avatars" / "portrait"
