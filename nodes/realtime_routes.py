@@ -1,5 +1,6 @@
 """The live avatar below /musetalk on ComfyUI's own server: its page, and its routes once a session was prepared."""
 
+import sys
 from typing import Any
 
 from aiohttp import web
@@ -47,11 +48,12 @@ LIVE_ROUTES = web.AppKey("musetalk_live_routes", LiveRoutes)
 
 
 def register_routes() -> None:
-    """Put /musetalk on ComfyUI's application before it starts; without a server, as in a reader of nodes, nothing."""
+    """Put /musetalk on ComfyUI's application before it starts."""
+    # Who only reads the nodes has no server, and importing it would bring half of ComfyUI.
+    if "server" not in sys.modules:
+        return
     from server import PromptServer
 
-    if not hasattr(PromptServer, "instance"):
-        return
     app = PromptServer.instance.app
     app[LIVE_ROUTES] = routes = LiveRoutes()
     app.router.add_get(PREFIX, _to_page)

@@ -119,6 +119,10 @@ SOCKETS = {
         },
         ["VIDEO", "STRING", "STRING"],
     ),
+    "MuseTalkRealtimeSession": (
+        {"model": MODEL, "vae": "VAE", "audio_encoder": ENCODER, "avatar": "MUSETALK_AVATAR"},
+        ["STRING"],
+    ),
 }
 
 

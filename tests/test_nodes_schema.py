@@ -36,6 +36,7 @@ NODE_IDS = [
     "MuseTalkPrepareAvatar",
     "MuseTalkLoadAvatar",
     "MuseTalkAvatarLipSync",
+    "MuseTalkRealtimeSession",
 ]
 
 

@@ -37,6 +37,7 @@ NAMES = {
     "musetalk_discrete",
     "musetalk_first_frame_tuning",
     "musetalk_long_video",
+    "musetalk_realtime",
     "musetalk_subgraph",
 }
 TITLE_HEIGHT = 30
@@ -305,7 +306,7 @@ def saved_video(server: ComfyServer, path: Path) -> Path:
     return server.file(server.run(prompt)[only(prompt, "SaveVideo")]["images"][0])
 
 
-@each([path for path in TWINS if path.stem not in (MUSEV, "musetalk_first_frame_tuning")])
+@each([path for path in TWINS if path.stem not in (MUSEV, "musetalk_first_frame_tuning", "musetalk_realtime")])
 def test_workflow_runs_to_a_video(comfy, path):
     facts = clips.probe(saved_video(comfy, path))
     assert (facts["frames"], facts["fps"], facts["size"]) == (25, 25, (256, 256))
@@ -328,6 +329,14 @@ def test_first_frame_tuning_shows_frame_sweep_and_report(comfy):
             with Image.open(comfy.file(picture)) as sheet:
                 assert sheet.width > 512
     assert "bbox_shift" in outputs[only(prompt, "PreviewAny")]["text"][0]
+
+
+def test_realtime_session_serves_its_page_and_says_where(comfy):
+    path = WORKFLOWS / "api" / "musetalk_realtime.json"
+    prompt = small(path)
+    (text,) = comfy.run(prompt)[only(prompt, "MuseTalkRealtimeSession")]["text"]
+    assert text == f"{comfy.url}/musetalk/"
+    assert comfy.ask("/musetalk/api/avatars")["data"]["default"] == "demo"
 
 
 def test_musev_s_frames_are_brought_to_25_and_speak(musev):
