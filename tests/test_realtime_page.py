@@ -16,8 +16,9 @@ import clips
 import numpy as np
 import pytest
 import torch
-from comfy_client import HOST_ROOT, REPOSITORY
+from comfy_client import HOST_ROOT, REPOSITORY, ComfyServer, start_server, stop_server
 from live_page import LivePage, chromium_with_microphone
+from page_client import ComfyPage
 from playwright.sync_api import Browser
 
 from musetalk_core.avatars.avatar import Avatar
@@ -249,3 +250,65 @@ def test_page_fits_and_speaks_the_browsers_language(server, browser, width, lang
     assert page.page.evaluate("document.activeElement.id") == "start"
     page.close()
     assert page.errors == []
+
+
+@pytest.fixture(scope="module")
+def open_to_all(comfy_inputs: list[Path]) -> Iterator[ComfyServer]:
+    """A ComfyUI that other machines can reach."""
+    server = start_server(comfy_inputs, "--server-arg=--listen=0.0.0.0")
+    yield server
+    stop_server(server)
+
+
+def run_session(server: ComfyServer) -> str:
+    """What Realtime Session shows when the shipped workflow has run."""
+    prompt = json.loads((REPOSITORY / "workflows" / "api" / "musetalk_realtime.json").read_text(encoding="utf-8"))
+    prompt["1"]["inputs"]["file"] = "portrait.mp4"
+    return server.run(prompt)["6"]["text"][0]
+
+
+def status(url: str, body: bytes | None = None, token: str = "") -> int:
+    """HTTP's status of GET, or with a body of POST."""
+    request = urllib.request.Request(url, body, {"Authorization": f"Bearer {token}"} if token else {})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_comfyui_tells_how_to_prepare_and_asks_for_a_token_beyond_this_machine(open_to_all, browser):
+    live = f"{open_to_all.url}/musetalk/"
+    assert status(live) == status(live + "page.js") == 200
+    page = LivePage(browser, live)
+    page.page.locator("#error").wait_for(state="visible")
+    assert "Realtime Session" in page.text("error")
+    page.close()
+    shown = run_session(open_to_all)
+    file = open_to_all.folder / "user" / "__musetalk" / "realtime.json"
+    token = json.loads(file.read_text())["token"]
+    assert str(file) in shown and len(token) >= 32 and file.stat().st_mode & 0o077 == 0
+    assert token not in shown + open_to_all.log.read_text()
+    for path, body in (("api/avatars", None), ("offer", b"{}"), ("human", b"{}"), ("set_audiotype", b"{}")):
+        assert status(live + path, body) == status(live + path, body, "wrong") == 401, path
+    assert status(live + "api/avatars", token=token) == 200
+    assert status(live + "offer", b"{}", token) == 400
+
+
+def test_page_opens_from_comfyuis_menu_and_lives_beside_prompts(comfy, browser):
+    assert run_session(comfy) == f"{comfy.url}/musetalk/"
+    editor = ComfyPage(browser, comfy, {}, (1600, 900))
+    with editor.page.context.expect_page() as opened:
+        editor.page.evaluate("() => app.extensionManager.command.execute('MuseTalkSuite.OpenLive')")
+    live = LivePage.opened(opened.value)
+    live.start()
+    live.say("I speak inside ComfyUI.")
+    live.wait_for_speech()
+    live.wait_for_answer()
+    prompt = json.loads((REPOSITORY / "workflows" / "api" / "demo.json").read_text(encoding="utf-8"))
+    comfy.run(prompt)
+    live.page.wait_for_timeout(1000)
+    live.page.wait_for_function("() => parseFloat(document.getElementById('frames').textContent) > 20")
+    assert live.text("state") == "Connected"
+    editor.close()
+    assert live.errors == [] and editor.errors == []
