@@ -21,6 +21,7 @@ from live_page import LivePage, chromium_with_microphone
 from page_client import ComfyPage
 from playwright.sync_api import Browser
 
+from musetalk_core.avatars.actions import Action, save_actions
 from musetalk_core.avatars.avatar import Avatar
 from musetalk_core.avatars.files import load_avatar
 from musetalk_core.avatars.prepare import prepare_avatar
@@ -56,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def avatar(folder: Path) -> Avatar:
-    """A face that stands still: whatever moves was made."""
+    """A face that stands still, so that whatever moves was made, and a movement of it: a second of colours."""
     cpu = torch.device("cpu")
     engine = load_engine(WeightChoice("demo"), ModelFolders({"musetalk": [folder]}), cpu, torch.float32)
     settings = LipSyncSettings.for_version("demo")
@@ -64,6 +65,8 @@ def avatar(folder: Path) -> Avatar:
     place = folder / "avatars" / "portrait"
     place.parent.mkdir()
     prepare_avatar("portrait", frames, engine.models(settings), settings, "demo", place)
+    clips.write_video(place / "colours.mp4", clips.faceless(25, SIZE))
+    save_actions(place, [Action(2, "colours.mp4")])
     return load_avatar(place, in_memory=True)
 
 
@@ -183,6 +186,15 @@ def test_text_is_said_shown_and_interrupted(live):
     live.wait_for_silence()
     still = live.pictures(6, 0.2)
     assert np.abs(still - still[0]).mean() < 2
+
+
+def test_movement_is_shown_once_and_the_avatar_is_back(live):
+    live.start()
+    still = live.pictures(1)[0]
+    live.page.locator("#actions button").click()
+    assert np.abs(live.pictures(20, 0.06) - still).mean((1, 2, 3)).max() > 20
+    live.page.wait_for_timeout(1500)
+    assert np.abs(live.pictures(1)[0] - still).mean() < 3
 
 
 def test_recording_is_downloaded_with_sound_as_long_as_its_picture(live, speech, tmp_path):
