@@ -61,7 +61,7 @@ def jpeg(picture: np.ndarray) -> bytes:
 async def humanecho(request: web.Request, service: RealtimeService) -> web.WebSocketResponse:
     """A text message is said, a binary one (PCM16, 16 kHz mono) is heard; session 0 or ?sessionid=.
 
-    Texts are answered with the envelope, sounds only when something is wrong. What is said ends with the socket.
+    Texts are answered with the envelope, sounds only when something is wrong. What is said ends when it closes.
     """
     wanted, heard = session_of(dict(request.query)), False
     socket = await open_socket(request, service)
