@@ -41,6 +41,35 @@ PICTURES = """async ([count, apart]) => {
   }
   return pictures;
 }"""
+# How many ms after a tone begins the picture turns from black to white.
+FLASH = """() => new Promise(resolve => {
+  const video = document.getElementById('video');
+  const context = new AudioContext();
+  const analyser = new AnalyserNode(context, {fftSize: 256});
+  context.createMediaStreamSource(video.srcObject).connect(analyser);
+  const samples = new Float32Array(analyser.fftSize);
+  const canvas = Object.assign(document.createElement('canvas'), {width: 8, height: 8});
+  const pen = canvas.getContext('2d', {willReadFrequently: true});
+  let dark = false, seen, heard;
+  const end = () => {
+    if (seen === undefined || heard === undefined) return;
+    clearInterval(timer);
+    context.close();
+    resolve(seen - heard);
+  };
+  const timer = setInterval(() => {
+    analyser.getFloatTimeDomainData(samples);
+    if (heard === undefined && Math.max(...samples) > 0.1) end(heard = performance.now());
+  }, 4);
+  const look = (_, frame) => {
+    pen.drawImage(video, 0, 0, 8, 8);
+    const light = pen.getImageData(4, 4, 1, 1).data[1];
+    dark ||= light < 40;
+    if (dark && light > 200) return end(seen = frame.presentationTime);
+    video.requestVideoFrameCallback(look);
+  };
+  video.requestVideoFrameCallback(look);
+})"""
 
 
 @contextmanager
@@ -110,6 +139,11 @@ class LivePage:
     def wait_for_answer(self) -> None:
         """Until the avatar was heard and the page knows after how long."""
         self.page.wait_for_function("() => /\\d/.test(document.getElementById('answer').textContent)")
+
+    def flash(self) -> float:
+        """Let the first movement be shown, which turns from black to white with a tone; ms of picture after sound."""
+        self.page.locator("#actions button").first.click()
+        return self.page.evaluate(FLASH)
 
     def received(self) -> dict[str, dict[str, Any]]:
         """WebRTC's statistics of what arrives: {"audio", "video"}."""

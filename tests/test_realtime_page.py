@@ -15,6 +15,7 @@ from pathlib import Path
 import clips
 import numpy as np
 import pytest
+import soundfile
 import torch
 from comfy_client import HOST_ROOT, REPOSITORY, ComfyServer, start_server, stop_server
 from live_page import LivePage, chromium_with_microphone
@@ -36,8 +37,9 @@ from demo_inputs import make_speech
 
 TOKEN = "a-token-of-the-tests"
 SIZE = 256
-SUSTAINED = 40  # seconds
+SUSTAINED = 60  # seconds
 STEP = 10
+FLASH_FRAMES = 50
 LONG_TEXT = "This is a long sentence that nobody wants to hear to its very end, so it will be interrupted. " * 4
 
 
@@ -57,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def avatar(folder: Path) -> Avatar:
-    """A face that stands still, so that whatever moves was made, and a movement of it: a second of colours."""
+    """A face that stands still, so that whatever moves was made, and a movement: black, then white with a tone."""
     cpu = torch.device("cpu")
     engine = load_engine(WeightChoice("demo"), ModelFolders({"musetalk": [folder]}), cpu, torch.float32)
     settings = LipSyncSettings.for_version("demo")
@@ -65,8 +67,10 @@ def avatar(folder: Path) -> Avatar:
     place = folder / "avatars" / "portrait"
     place.parent.mkdir()
     prepare_avatar("portrait", frames, engine.models(settings), settings, "demo", place)
-    clips.write_video(place / "colours.mp4", clips.faceless(25, SIZE))
-    save_actions(place, [Action(2, "colours.mp4")])
+    flash = np.repeat(np.uint8([0, 255]), FLASH_FRAMES // 2)[:, None, None, None]
+    clips.write_video(place / "flash.mp4", np.broadcast_to(flash, (FLASH_FRAMES, SIZE, SIZE, 3)))
+    soundfile.write(place / "flash.wav", np.r_[np.zeros(16000), 2 * clips.tone(1)], 16000)
+    save_actions(place, [Action(2, "flash.mp4", "flash.wav")])
     return load_avatar(place, in_memory=True)
 
 
@@ -142,18 +146,17 @@ def mouth(avatar: Avatar) -> np.ndarray:
 def test_page_gets_25_frames_a_second_with_sound_and_picture_together(live):
     live.start()
     assert live.text("transport") == "WebRTC"
-    before, skews = live.received(), []
+    begun, rates, skews = live.received()["video"], [], []
     for _ in range(SUSTAINED // STEP):
+        skews.append(live.flash())
         live.say("Sound and picture stay together, however long I speak.")
-        live.page.wait_for_timeout(STEP * 1000)
-        now = live.received()
-        seconds = (now["video"]["timestamp"] - before["video"]["timestamp"]) / 1000
-        rate = (now["video"]["framesDecoded"] - before["video"]["framesDecoded"]) / seconds
-        assert 24 <= rate <= 26, rate
-        skews.append(now["audio"]["estimatedPlayoutTimestamp"] - now["video"]["estimatedPlayoutTimestamp"])
-        before = now
+        live.page.wait_for_timeout(STEP * 1000 - 1500)
+        now = live.received()["video"]
+        seconds = (now["timestamp"] - begun["timestamp"]) / 1000
+        rates.append((now["framesDecoded"] - begun["framesDecoded"]) / seconds)
+        begun = now
+    assert min(rates) >= 24 and max(rates) <= 26, rates
     assert max(map(abs, skews)) <= 60, skews
-    assert live.received()["audio"]["totalAudioEnergy"] > 0
     assert live.text("answer").endswith(" ms") and live.text("roundTrip").endswith(" ms")
 
 
@@ -193,7 +196,7 @@ def test_movement_is_shown_once_and_the_avatar_is_back(live):
     still = live.pictures(1)[0]
     live.page.locator("#actions button").click()
     assert np.abs(live.pictures(20, 0.06) - still).mean((1, 2, 3)).max() > 20
-    live.page.wait_for_timeout(1500)
+    live.page.wait_for_timeout(2000)
     assert np.abs(live.pictures(1)[0] - still).mean() < 3
 
 

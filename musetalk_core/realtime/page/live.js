@@ -66,6 +66,11 @@ export class Live {
     return this.#post("interrupt_talk", {});
   }
 
+  /** Whether it speaks or is about to, whoever made it. */
+  speaking() {
+    return this.#post("is_speaking", {});
+  }
+
   act(audiotype) {
     return this.#post("set_audiotype", { audiotype });
   }
@@ -85,7 +90,7 @@ export class Live {
     this.#echo = undefined;
   }
 
-  /** {frames, buffer, roundTrip, skew} of the last second, as far as they can be known. */
+  /** {frames, buffer, roundTrip} of the last second, as far as they can be known. */
   async numbers() {
     if (this.transport === "webrtc") return this.#statistics.of(await this.#stream.report());
     const [pictures, now] = [this.#stream.pictures, performance.now()];

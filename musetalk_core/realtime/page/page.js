@@ -112,7 +112,7 @@ async function start() {
   part("transport").textContent = texts[session.transport];
   part("download").hidden = true;
   setState("connected");
-  timer = setInterval(showNumbers, 1000);
+  timer = setInterval(() => showNumbers().catch(show), 1000);
 }
 
 function end(session, reason) {
@@ -136,13 +136,16 @@ function onEvent({ status, text }) {
 }
 
 async function showNumbers() {
-  const numbers = await live.numbers();
+  const session = live;
+  const [numbers, speaking] = await Promise.all([session.numbers(), session.speaking()]);
+  if (live !== session) return;
+  part("speaking").hidden = !speaking; // the microphone makes no events, and an interruption drops them
   const write = (id, value, digits, unit) => {
     part(id).textContent = value === undefined ? "–" : `${value.toFixed(digits)}${unit}`;
   };
   write("frames", numbers.frames, 1, "");
-  for (const id of ["skew", "buffer", "roundTrip"]) write(id, numbers[id], 0, ` ${texts.ms}`);
-  write("answer", live?.answer.milliseconds, 0, ` ${texts.ms}`);
+  for (const id of ["buffer", "roundTrip"]) write(id, numbers[id], 0, ` ${texts.ms}`);
+  write("answer", session.answer.milliseconds, 0, ` ${texts.ms}`);
 }
 
 async function toggleMicrophone() {
@@ -168,6 +171,11 @@ async function say() {
   if (!text) return;
   await live.say(text);
   part("text").value = "";
+}
+
+async function interrupt() {
+  await live.interrupt();
+  part("speaking").hidden = true;
 }
 
 async function upload() {
@@ -201,7 +209,7 @@ part("session").addEventListener("submit", guarded(start));
 part("stop").addEventListener("click", () => end(live));
 part("microphone").addEventListener("click", guarded(toggleMicrophone));
 part("type").addEventListener("submit", guarded(say));
-part("interrupt").addEventListener("click", guarded(() => live.interrupt()));
+part("interrupt").addEventListener("click", guarded(interrupt));
 part("file").addEventListener("change", guarded(upload));
 part("record").addEventListener("click", guarded(toggleRecording));
 part("download").addEventListener("click", guarded(() => live.recorder.download()));
