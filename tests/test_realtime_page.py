@@ -68,7 +68,7 @@ def avatar(folder: Path) -> Avatar:
     place.parent.mkdir()
     prepare_avatar("portrait", frames, engine.models(settings), settings, "demo", place)
     flash = np.repeat(np.uint8([0, 255]), FLASH_FRAMES // 2)[:, None, None, None]
-    clips.write_video(place / "flash.mp4", np.broadcast_to(flash, (FLASH_FRAMES, SIZE, SIZE, 3)))
+    clips.write_video(place / "flash.mp4", np.broadcast_to(flash, (FLASH_FRAMES, SIZE, SIZE, 3)).copy())
     soundfile.write(place / "flash.wav", np.r_[np.zeros(16000), 2 * clips.tone(1)], 16000)
     save_actions(place, [Action(2, "flash.mp4", "flash.wav")])
     return load_avatar(place, in_memory=True)
