@@ -34,7 +34,9 @@ AVATAR = "portrait"
 
 def demo_engine() -> Engine:
     """The demo model on the CPU."""
-    return load_engine(WeightChoice("demo"), ModelFolders.default(REPOSITORY / "models"), torch.device("cpu"), torch.float32)
+    return load_engine(
+        WeightChoice("demo"), ModelFolders.default(REPOSITORY / "models"), torch.device("cpu"), torch.float32
+    )
 
 
 def prepared_folder(engine: Engine, folder: Path, count: int = 12, size: int = 256) -> Path:

@@ -64,17 +64,17 @@ def _track_pair() -> tuple[Any, Any]:
     class BlockTrack(MediaStreamTrack):
         def __init__(self, most: int) -> None:
             super().__init__()
-            self._waiting: deque[Any] = deque(maxlen=most)
+            self._held: deque[Any] = deque(maxlen=most)
             self._filled = asyncio.Event()
             self._first: int | None = None
 
         async def next(self) -> Any:
-            while not self._waiting:
+            while not self._held:
                 if self.readyState != "live":
                     raise MediaStreamError
                 self._filled.clear()
                 await self._filled.wait()
-            return self._waiting.popleft()
+            return self._held.popleft()
 
         def place(self, block: Block) -> int:
             """The block's number, counted from the first of this peer."""
@@ -90,7 +90,7 @@ def _track_pair() -> tuple[Any, Any]:
         kind = "video"
 
         def put(self, block: Block) -> None:
-            self._waiting.append((self.place(block), block.picture))
+            self._held.append((self.place(block), block.picture))
             self._filled.set()
 
         async def recv(self) -> VideoFrame:
@@ -110,13 +110,13 @@ def _track_pair() -> tuple[Any, Any]:
             start = self.place(block) * BLOCK_SAMPLES
             samples = pcm16(block.sound)
             for offset in range(0, BLOCK_SAMPLES, PACKET_SAMPLES):
-                self._waiting.append((start + offset, samples[offset : offset + PACKET_SAMPLES]))
+                self._held.append((start + offset, samples[offset : offset + PACKET_SAMPLES]))
             self._filled.set()
 
         async def recv(self) -> AudioFrame:
             start, samples = await self.next()
             if self._sent < start:  # lost before: the encoder takes no gaps
-                self._waiting.appendleft((start, samples))
+                self._held.appendleft((start, samples))
                 start, samples = self._sent, np.zeros(PACKET_SAMPLES, np.int16)
             self._sent = start + PACKET_SAMPLES
             frame = AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
@@ -257,7 +257,8 @@ def set_video_bitrate(bits: int) -> None:
     """Bits/s that encoders made from now on start with and may reach; aiortc has these as module constants only."""
     from aiortc.codecs import h264, vpx
 
-    for codec in (h264, vpx):
+    codecs: tuple[Any, ...] = (h264, vpx)
+    for codec in codecs:
         codec.DEFAULT_BITRATE = bits
         codec.MAX_BITRATE = max(bits, codec.MAX_BITRATE)
         codec.MIN_BITRATE = min(bits, codec.MIN_BITRATE)
