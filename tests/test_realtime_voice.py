@@ -18,7 +18,7 @@ from musetalk_core.remote.http_tts import HttpVoice, PcmStream
 RATE = 16000
 
 
-def spoken(voice, text: str, **options) -> np.ndarray:
+def spoken(voice, text: str, /, **options) -> np.ndarray:
     async def run():
         return [piece async for piece in voice.speak(text, options)]
 
