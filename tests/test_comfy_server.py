@@ -95,6 +95,30 @@ SOCKETS = {
         {"images": "IMAGE", "track": "FACE_TRACK", "faces": "IMAGE", "mask": "MASK", "results": "IMAGE"},
         ["IMAGE"],
     ),
+    "MuseTalkPrepareAvatar": (
+        {
+            "model": MODEL,
+            "vae": "VAE",
+            "face_models": FACES,
+            "video": "VIDEO",
+            "images": "IMAGE",
+            "face_options": "MUSETALK_FACE_OPTIONS",
+            "blend_options": "MUSETALK_BLEND_OPTIONS",
+        },
+        ["MUSETALK_AVATAR", "STRING"],
+    ),
+    "MuseTalkLoadAvatar": ({}, ["MUSETALK_AVATAR", "STRING"]),
+    "MuseTalkAvatarLipSync": (
+        {
+            "avatar": "MUSETALK_AVATAR",
+            "audio": "AUDIO",
+            "model": MODEL,
+            "vae": "VAE",
+            "audio_encoder": ENCODER,
+            "silence": "MUSETALK_SILENCE",
+        },
+        ["VIDEO", "STRING", "STRING"],
+    ),
 }
 
 

@@ -33,6 +33,9 @@ NODE_IDS = [
     "MuseTalkSilence",
     "MuseTalkRestoreFace",
     "MuseTalkFaceDebugSheet",
+    "MuseTalkPrepareAvatar",
+    "MuseTalkLoadAvatar",
+    "MuseTalkAvatarLipSync",
 ]
 
 

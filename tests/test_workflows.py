@@ -32,6 +32,7 @@ NAMES = {
     "musetalk_after_musev",
     "musetalk_after_musev_standin",
     "musetalk_all_in_one",
+    "musetalk_avatar",
     "musetalk_batch",
     "musetalk_discrete",
     "musetalk_first_frame_tuning",
