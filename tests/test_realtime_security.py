@@ -271,7 +271,7 @@ def test_garbage_audio_and_forms_are_answered(serve):
             assert (await socket.receive_json())["type"] == "error"
             await socket.send_json({"type": "session", "sessionid": live.id})
             assert (await socket.receive_json())["type"] == "session_ack"
-            for message in ({"data": "*"}, {"data": "AAA="}, {"data": 5}, {"data": "AAAA", "format": "mp3"}):
+            for message in ({"data": "*"}, {"data": "AAAA"}, {"data": 5}, {"data": "AAAA", "format": "mp3"}):
                 await socket.send_json({"type": "audio", **message})
                 while (answer := await socket.receive_json())["type"] == "video":
                     pass

@@ -48,10 +48,10 @@ class BlockTracks:
 
     async def _run(self) -> None:
         try:
-            first: int | None = None
+            first = -1
             async for block in self._subscription:
                 wanted = [track for track in (self.audio, self.video) if track.wanted]
-                if wanted and first is None:
+                if wanted and first < 0:
                     first = block.index
                 for track in wanted:
                     track.put(block, block.index - first)
