@@ -23,8 +23,9 @@ from musetalk_core.weights.folders import ModelFolders
 
 
 @pytest.fixture(scope="module")
-def engine() -> Engine:
-    return load_engine(WeightChoice("demo"), ModelFolders(), torch.device("cpu"), torch.float32)
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    folders = ModelFolders({"musetalk": [tmp_path_factory.mktemp("models")]})
+    return load_engine(WeightChoice("demo"), folders, torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture(scope="module")

@@ -62,6 +62,13 @@ def bearer_token(request: web.Request) -> str | None:
     return None
 
 
+def cors_headers(request: web.Request, config: ServerConfig) -> dict[str, str]:
+    """What lets the pages of cors_origin read an answer; nothing for others."""
+    if config.cors_origin is None or request.headers.get("Origin") != config.cors_origin:
+        return {}
+    return {"Access-Control-Allow-Origin": config.cors_origin, "Vary": "Origin"}
+
+
 def _name(host: str) -> str:
     """The host name of a Host header."""
     try:

@@ -120,8 +120,8 @@ class RealtimeEngine:
             width, rows = models.audio_encoder.width, models.audio_encoder.states * 10
             for size in self._scheduler.ladder * 2:
                 begun = self._now()
-                latents = [torch.zeros(size, *part.shape[1:]) for part in (avatar.masked, avatar.reference)]
-                made = models.generator.generate(*latents, torch.zeros(size, rows, width))
+                latents = torch.zeros(size, *avatar.masked.shape[1:])
+                made = models.generator.generate(latents, latents, torch.zeros(size, rows, width))
                 decode_faces(models.codec, made).cpu()
                 self._scheduler.measured(size, self._now() - begun)
 

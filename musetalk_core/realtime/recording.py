@@ -84,9 +84,9 @@ def _write(writer: VideoWriter, sound: LiveSound, block: Block, before: Block | 
     missing = 0 if before is None else block.index - before.index - 1
     for _ in range(missing if before is not None else 0):
         sound.append(np.zeros(BLOCK_SAMPLES, np.float32))
-        writer.write(torch.from_numpy(before.picture))  # type: ignore[union-attr]
+        writer.write(torch.from_numpy(before.picture.copy()))  # type: ignore[union-attr]
     sound.append(block.sound)
-    writer.write(torch.from_numpy(block.picture))
+    writer.write(torch.from_numpy(block.picture.copy()))
 
 
 class Recordings:

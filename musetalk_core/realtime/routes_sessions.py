@@ -7,8 +7,9 @@ from functools import partial
 from aiohttp import web
 
 from . import websocket
+from .auth import cors_headers
 from .service import RealtimeService
-from .wire import CORS, BadRequest, Route, int_of, ok, read_form, read_json, refused, session_of, text_of
+from .wire import BadRequest, Route, int_of, ok, read_form, read_json, refused, session_of, text_of
 
 HEARTBEAT_BLOCKS = 250  # 10 s
 INTERRUPTING = (True, 1, "true", "1")
@@ -103,7 +104,7 @@ async def set_audiotype(request: web.Request, service: RealtimeService) -> web.R
 async def sse(request: web.Request, service: RealtimeService) -> web.StreamResponse:
     """GET /sse?sessionid=: what is said, when its sound is sent; a comment every 10 s keeps the line open."""
     live = service.manager.get(session_of(dict(request.query)))
-    reply = web.StreamResponse(headers={**request[CORS], "Content-Type": "text/event-stream"})
+    reply = web.StreamResponse(headers={**cors_headers(request, service.config), "Content-Type": "text/event-stream"})
     reply.headers["Cache-Control"] = "no-cache"
     subscription = live.subscribe(64)
     try:

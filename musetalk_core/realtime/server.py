@@ -6,11 +6,11 @@ from aiohttp import web
 
 from ..errors import MuseTalkError
 from . import routes_admin, routes_files, routes_sessions
-from .auth import Guard
+from .auth import Guard, cors_headers
 from .config import ServerConfig
 from .routes_page import page_definitions
 from .service import RealtimeService
-from .wire import CORS, BadRequest, Handler, Route, refused
+from .wire import BadRequest, Handler, Route, refused
 
 
 def create_app(service: RealtimeService, config: ServerConfig) -> web.Application:
@@ -56,19 +56,19 @@ def _definition(route: Route, guard: Guard, prefix: str) -> web.RouteDef:
 
 async def _guarded(request: web.Request, handler: Handler, guard: Guard, changes: bool) -> web.StreamResponse:
     """Check, call, and turn a problem into its answer: 400 as text for what cannot be understood, else the envelope."""
-    request[CORS] = _cors(request, guard.config)
+    foreign = cors_headers(request, guard.config)
     try:
         guard.check(request, changes)
         reply = await handler(request)
     except web.HTTPException as error:
-        error.headers.update(request[CORS])
+        error.headers.update(foreign)
         raise
     except BadRequest as error:
         reply = web.Response(status=400, text=str(error))
     except MuseTalkError as error:
         reply = refused(str(error))
     if not reply.prepared:
-        reply.headers.update(request[CORS])
+        reply.headers.update(foreign)
     return reply
 
 
@@ -78,10 +78,4 @@ async def _preflight(request: web.Request, guard: Guard) -> web.Response:
         "Access-Control-Allow-Methods": "GET, POST, DELETE",
         "Access-Control-Allow-Headers": "Authorization, Content-Type",
     }
-    return web.Response(status=204, headers=_cors(request, guard.config) | allowed)
-
-
-def _cors(request: web.Request, config: ServerConfig) -> dict[str, str]:
-    if config.cors_origin is None or request.headers.get("Origin") != config.cors_origin:
-        return {}
-    return {"Access-Control-Allow-Origin": config.cors_origin, "Vary": "Origin"}
+    return web.Response(status=204, headers=cors_headers(request, guard.config) | allowed)

@@ -21,8 +21,8 @@ from .manager import SessionLimits, SessionManager
 from .outbound import Push, notifier_of, push_of, voice_of
 from .recording import Recordings
 from .runner import LiveSession
+from .speech_queue import Speech, SpeechQueue, remover, sound_pieces
 from .tts import checked_text
-from .speech_queue import Utterance, SpeechQueue, remover, sound_pieces
 from .webrtc import Peer, require_webrtc, set_video_bitrate
 from .workshop import Workshop
 
@@ -103,7 +103,7 @@ class RealtimeService:
         if self.voice is None:
             raise MuseTalkError("This server has no voice; start it with tts embedded or http.")
         voice = self.voice
-        self._mouth(live).add(Utterance(checked_text(text), lambda: voice.speak(text, options)))
+        self._mouth(live).add(Speech(checked_text(text), lambda: voice.speak(text, options)))
 
     async def play(self, live: LiveSession, file: Path, name: str) -> None:
         """Let a session say an uploaded sound; the file is removed afterwards. Raises MuseTalkError for no sound."""
@@ -116,7 +116,7 @@ class RealtimeService:
         except BaseException:
             done()
             raise
-        self._mouth(live).add(Utterance(name, partial(sound_pieces, audio), done))
+        self._mouth(live).add(Speech(name, partial(sound_pieces, audio), done))
 
     async def interrupt(self, live: LiveSession) -> None:
         """Be silent now: drop what waits, here and in the session."""

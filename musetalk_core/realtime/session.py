@@ -232,7 +232,7 @@ class Session:
         """At most `count` frames to make, in order; their places in the picture loop are decided now."""
         with self._lock:
             first = self._position + 1 + (0 if self._playing else max(self._starts - self._index, 0))
-            frames = []
+            frames: list[Frame] = []
             for k, frame in enumerate(self._line):
                 if frame.weight and not frame.taken and len(frames) < count:
                     frame.taken, frame.position = True, first + k

@@ -23,7 +23,7 @@ MOST_WAITING = 64
 
 
 @dataclass(frozen=True)
-class Utterance:
+class Speech:
     """One thing to say. text: what its events carry. sound: makes it, (n,) float32 at 16 kHz; used once.
 
     done: called when it was fed, failed or was dropped.
@@ -44,13 +44,13 @@ class SpeechQueue:
         self.session = session
         self.error = ""
         self._ahead = ahead
-        self._waiting: deque[Utterance] = deque()
+        self._waiting: deque[Speech] = deque()
         self._task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._waiting) + (self._task is not None)
 
-    def add(self, utterance: Utterance) -> None:
+    def add(self, utterance: Speech) -> None:
         """Say it after the others. Raises MuseTalkError when too many wait."""
         if len(self._waiting) >= MOST_WAITING:
             utterance.done()
@@ -81,7 +81,7 @@ class SpeechQueue:
         finally:
             self._task = None
 
-    async def _say(self, utterance: Utterance) -> None:
+    async def _say(self, utterance: Speech) -> None:
         """Feed its sound, the first piece with the start event, the last with the end event."""
         event: SpeechEvent | None = SpeechEvent("start", utterance.text)
         last: np.ndarray | None = None

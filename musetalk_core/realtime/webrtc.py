@@ -15,7 +15,7 @@ from .block import BLOCK_SAMPLES, FPS, RATE, Block
 from .runner import LiveSession
 
 if TYPE_CHECKING:
-    from aiortc import MediaStreamTrack, RTCPeerConnection
+    from aiortc import RTCPeerConnection
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ class BlockTracks:
     """Both tracks of a session for one peer. They read one subscription, and time stamps come from the block's index:
     picture and sound of a block have one time whatever is late or lost.
 
-    A picture that the encoder has no time for is dropped; lost sound becomes silence.
+    They begin when the connection asks for the first frame, so that nothing old waits then. A picture that the
+    encoder has no time for is dropped; lost sound becomes silence.
     """
 
     def __init__(self, live: LiveSession) -> None:
@@ -47,9 +48,13 @@ class BlockTracks:
 
     async def _run(self) -> None:
         try:
+            first = -1
             async for block in self._subscription:
-                self.audio.put(block)
-                self.video.put(block)
+                wanted = [track for track in (self.audio, self.video) if track.wanted]
+                if wanted and first < 0:
+                    first = block.index
+                for track in wanted:
+                    track.put(block, block.index - first)
         finally:
             self.audio.stop()
             self.video.stop()
@@ -64,23 +69,18 @@ def _track_pair() -> tuple[Any, Any]:
     class BlockTrack(MediaStreamTrack):
         def __init__(self, most: int) -> None:
             super().__init__()
-            self._waiting: deque[Any] = deque(maxlen=most)
+            self._held: deque[Any] = deque(maxlen=most)
             self._filled = asyncio.Event()
-            self._first: int | None = None
+            self.wanted = False
 
         async def next(self) -> Any:
-            while not self._waiting:
+            self.wanted = True
+            while not self._held:
                 if self.readyState != "live":
                     raise MediaStreamError
                 self._filled.clear()
                 await self._filled.wait()
-            return self._waiting.popleft()
-
-        def place(self, block: Block) -> int:
-            """The block's number, counted from the first of this peer."""
-            if self._first is None:
-                self._first = block.index
-            return block.index - self._first
+            return self._held.popleft()
 
         def stop(self) -> None:
             super().stop()
@@ -89,8 +89,8 @@ def _track_pair() -> tuple[Any, Any]:
     class VideoTrack(BlockTrack):
         kind = "video"
 
-        def put(self, block: Block) -> None:
-            self._waiting.append((self.place(block), block.picture))
+        def put(self, block: Block, place: int) -> None:
+            self._held.append((place, block.picture))
             self._filled.set()
 
         async def recv(self) -> VideoFrame:
@@ -106,17 +106,17 @@ def _track_pair() -> tuple[Any, Any]:
             super().__init__(most)
             self._sent = 0
 
-        def put(self, block: Block) -> None:
-            start = self.place(block) * BLOCK_SAMPLES
+        def put(self, block: Block, place: int) -> None:
+            start = place * BLOCK_SAMPLES
             samples = pcm16(block.sound)
             for offset in range(0, BLOCK_SAMPLES, PACKET_SAMPLES):
-                self._waiting.append((start + offset, samples[offset : offset + PACKET_SAMPLES]))
+                self._held.append((start + offset, samples[offset : offset + PACKET_SAMPLES]))
             self._filled.set()
 
         async def recv(self) -> AudioFrame:
             start, samples = await self.next()
             if self._sent < start:  # lost before: the encoder takes no gaps
-                self._waiting.appendleft((start, samples))
+                self._held.appendleft((start, samples))
                 start, samples = self._sent, np.zeros(PACKET_SAMPLES, np.int16)
             self._sent = start + PACKET_SAMPLES
             frame = AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
@@ -161,13 +161,13 @@ class Peer:
         from aiortc import RTCSessionDescription
         from aiortc.exceptions import InvalidAccessError, InvalidStateError, OperationError
 
+        self._add_tracks()
         try:
             await self.connection.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
         except (ValueError, KeyError, IndexError, AttributeError, AssertionError) as error:
             raise MuseTalkError("The SDP offer cannot be understood; send pc.localDescription.sdp.") from error
         except (InvalidAccessError, InvalidStateError, OperationError) as error:
             raise MuseTalkError(f"The SDP offer cannot be answered: {error}.") from error
-        self._add_tracks()
         try:
             await self.connection.setLocalDescription(await self.connection.createAnswer())
         except (ValueError, InvalidAccessError, InvalidStateError, OperationError) as error:
@@ -176,9 +176,7 @@ class Peer:
 
     async def offer(self) -> str:
         """An SDP offer of our own, for who takes a stream (WHIP)."""
-        for track in (self.tracks.audio, self.tracks.video):
-            transceiver = self.connection.addTransceiver(track, direction="sendonly")
-            _prefer(transceiver)
+        self._add_tracks()
         await self.connection.setLocalDescription(await self.connection.createOffer())
         return str(self.connection.localDescription.sdp)
 
@@ -215,17 +213,8 @@ class Peer:
             self.end()
 
     def _add_tracks(self) -> None:
-        for transceiver in self.connection.getTransceivers():
-            track = self.tracks.video if transceiver.kind == "video" else self.tracks.audio
-            if transceiver.sender.track is None and not track_is_sent(self.connection, track):
-                transceiver.sender.replaceTrack(track)
-                transceiver.direction = "sendonly"
-                _prefer(transceiver)
-
-
-def track_is_sent(connection: "RTCPeerConnection", track: "MediaStreamTrack") -> bool:
-    """Whether a track has a sender already: a client may offer more media than there is."""
-    return any(sender.track is track for sender in connection.getSenders())
+        for track in (self.tracks.audio, self.tracks.video):
+            _prefer(self.connection.addTransceiver(track, direction="sendonly"))
 
 
 def _prefer(transceiver: Any) -> None:
@@ -257,7 +246,8 @@ def set_video_bitrate(bits: int) -> None:
     """Bits/s that encoders made from now on start with and may reach; aiortc has these as module constants only."""
     from aiortc.codecs import h264, vpx
 
-    for codec in (h264, vpx):
+    codecs: tuple[Any, ...] = (h264, vpx)
+    for codec in codecs:
         codec.DEFAULT_BITRATE = bits
         codec.MAX_BITRATE = max(bits, codec.MAX_BITRATE)
         codec.MIN_BITRATE = min(bits, codec.MIN_BITRATE)

@@ -12,7 +12,6 @@ from ..errors import MuseTalkError
 
 PIECE = 2**16
 MAX_FIELDS = 32
-CORS = "musetalk_cors"  # key of a request: headers for a foreign page
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -102,7 +101,7 @@ async def read_form(request: web.Request, file: Path, file_field: str, limit: in
     form, left = Form(), limit
     try:
         reader = await request.multipart()
-        async for part in reader:
+        while (part := await reader.next()) is not None:
             if not isinstance(part, BodyPartReader) or len(form.fields) >= MAX_FIELDS:
                 raise BadRequest("The form has parts inside parts or too many; send plain fields and one file.")
             if part.name == file_field:

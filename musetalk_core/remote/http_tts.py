@@ -66,12 +66,12 @@ class HttpVoice:
             if len(rest):
                 yield rest
             return
-        data = bytearray()
-        async for piece in reply.content.iter_chunked(PIECE):
-            data += piece
-            if len(data) > MOST_BYTES:
+        whole = bytearray()
+        async for data in reply.content.iter_chunked(PIECE):
+            whole += data
+            if len(whole) > MOST_BYTES:
                 raise MuseTalkError(f"The speech server {self.url} sends more than {MOST_BYTES} bytes.")
-        yield await asyncio.to_thread(decode, bytes(data), self.url)
+        yield await asyncio.to_thread(decode, bytes(whole), self.url)
 
 
 class PcmStream:
