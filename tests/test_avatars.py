@@ -311,8 +311,10 @@ def test_a_full_disk_is_one_sentence_and_the_old_avatar_stays(copy):
 
 
 def test_killed_between_the_two_renames_the_old_avatar_is_put_back(copy):
-    copy.rename(copy.with_name(".anna.0123456789ab.old"))
-    assert list_avatars(copy.parent) == ["anna"] and check_avatar(copy, every_byte=True) == ""
+    copy.rename(copy.with_name(".anna.b.0123456789ab.old"))
+    assert check_avatar(copy) == "it is not prepared yet"  # it is another's
+    assert list_avatars(copy.parent) == ["anna.b"]
+    assert check_avatar(copy.with_name("anna.b"), every_byte=True) == ""
 
 
 @pytest.mark.parametrize(
