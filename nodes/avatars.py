@@ -16,7 +16,6 @@ from ..musetalk_core.errors import MuseTalkError
 from ..musetalk_core.faces.locator import FaceLocator
 from ..musetalk_core.media.source import FrameSource, TensorFrames
 from ..musetalk_core.pipeline import Models
-from ..musetalk_core.report import Report
 from ..musetalk_core.settings import LipSyncSettings
 from ..musetalk_core.timeline import MATCH_MODES, rational_fps
 from .audio import AUDIO_ENCODER_TOOLTIP, audio_inputs
@@ -149,7 +148,7 @@ class MuseTalkPrepareAvatar(io.ComfyNode):
         else:
             avatar = load_avatar(folder)
         told = f"Prepared: {reason or 'as told'}." if reason or again else "It was there already."
-        return io.NodeOutput(avatar, f"{told}\n{Report.of_track(avatar.track).text()}")
+        return io.NodeOutput(avatar, f"{told}\n{avatar.text()}")
 
 
 class MuseTalkLoadAvatar(io.ComfyNode):
@@ -192,7 +191,7 @@ class MuseTalkLoadAvatar(io.ComfyNode):
     @classmethod
     def execute(cls, name) -> io.NodeOutput:
         avatar = load_avatar(avatar_folder(avatars_root(), name))
-        return io.NodeOutput(avatar, Report.of_track(avatar.track).text())
+        return io.NodeOutput(avatar, avatar.text())
 
 
 class MuseTalkAvatarLipSync(io.ComfyNode):

@@ -156,6 +156,7 @@ def test_frames_without_a_face_are_kept_as_they_are(engine, tmp_path):
     pictures[2:4] = clips.faceless(2, 256)
     avatar = prepared(engine, tmp_path / "cutaway", TensorFrames(torch.from_numpy(pictures), Fraction(25)))
     assert avatar.track.present.tolist() == [True, True, False, False, True, True]
+    assert avatar.text().startswith("6 frames, 4 with a face\n") and ": 2 (2-3)" in avatar.text()
     assert avatar.prepared(2).reason and avatar.prepared(2).box is None and not avatar.masked[2].any()
     result = said(avatar, engine, clips.write_audio(tmp_path / "voice.wav", 0.24))
     changed = [not (frame.numpy() == picture).all() for frame, picture in zip(result, pictures, strict=True)]

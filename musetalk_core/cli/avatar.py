@@ -19,7 +19,6 @@ from ..engine import Engine
 from ..errors import MuseTalkError
 from ..media.audio import AudioFile
 from ..media.source import open_source
-from ..report import Report
 from ..timeline import rational_fps
 from .infer import ProgressBar, add_settings, add_weights, load, option, settings_of
 
@@ -99,7 +98,7 @@ def prepare(args: argparse.Namespace) -> int:
     if not reason and not args.force:
         print(f"{folder} is prepared already")
         return 0
-    print(f"{folder}: {reason or 'prepared again'}\n{Report.of_track(load_avatar(folder).track).text()}")
+    print(f"{folder}: {reason or 'prepared again'}\n{load_avatar(folder).text()}")
     return 0
 
 
