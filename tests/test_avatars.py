@@ -143,6 +143,8 @@ def test_a_slow_source_is_resampled_and_keeps_its_faces_in_place(engine, tmp_pat
         assert avatar.prepared(4).mask is not None and (avatar.prepared(4).box == avatar.track.boxes[3]).all()
     kept = prepared(engine, tmp_path / "own rate", source, fps=None)
     assert len(kept) == 3 and kept.frames.fps == 10
+    with pytest.raises(MuseTalkError, match="has 10 frames/s and real time needs 25"):
+        load_avatar(tmp_path / "own rate", in_memory=True)
 
 
 def test_one_picture_is_an_avatar(engine, tmp_path):
@@ -233,6 +235,12 @@ def test_damage_is_seen(copy, name):
 def test_a_foreign_avatar_json_is_a_reason(copy, text):
     (copy / "avatar.json").write_text(text)
     assert check_avatar(copy).startswith("avatar.json ")
+
+
+def test_a_foreign_file_cannot_ask_for_all_memory(copy):
+    text = (copy / "avatar.json").read_text()
+    (copy / "avatar.json").write_text(text.replace('"frames": 12', '"frames": 1000000000000'))
+    assert check_avatar(copy) == "avatar.json lacks what this version needs"
 
 
 def test_a_changed_setting_in_the_file_is_seen(copy):
