@@ -64,18 +64,21 @@ class Stage:
     """An engine whose work is done between two blocks, on a clock that only moves from block to block."""
 
     def __init__(self, holder: Holder, ladder: tuple[int, ...] = (2, 4, 8)) -> None:
-        self.seconds = 0.0
+        self.seconds, self.blocks = 0.0, 0
         self.holder = holder
         self.engine = RealtimeEngine(holder, ladder, lambda: self.seconds)
 
-    def work(self) -> None:
-        while self.engine.work() == 0.0:
-            pass
+    def work(self, until: float = 0.0) -> None:
+        """Let the engine do what it does up to a time; what it waits for passes at once."""
+        while (wait := self.engine.work()) is not None and (wait == 0 or self.seconds + wait < until):
+            self.seconds += wait and max(wait, 1e-4)
 
     def step(self, *sessions: Session) -> list[Block]:
         """40 ms: all that can be made is made, then every session hands out a block."""
-        self.work()
-        self.seconds += BLOCK_SECONDS
+        self.blocks += 1
+        due = self.blocks * BLOCK_SECONDS
+        self.work(due)
+        self.seconds = due
         return [session.next_block() for session in sessions]
 
     def run(self, session: Session, blocks: int) -> list[Block]:

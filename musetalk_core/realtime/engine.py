@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from ..audio_features import AudioEncoder
@@ -186,45 +187,57 @@ class RealtimeEngine:
     def _generate(self, models: RealtimeModels, jobs: list[Job]) -> bool:
         """The faces of all jobs in one batch; False when it failed."""
         begun = self._now()
-        rows: list[tuple[Job, int, int]] = []  # job, frame in it, source frame
-        for job in jobs:
-            job.faces = [None] * len(job.frames)
-            for k, frame in enumerate(job.frames):
-                index = job.session.loop.index(frame.position)
-                if job.session.avatar.track.present[index]:
-                    rows.append((job, k, index))
-        if not rows:
-            return True
-        masked = torch.stack([job.session.avatar.masked[index] for job, _, index in rows])
-        reference = torch.stack([job.session.avatar.reference[index] for job, _, index in rows])
-        tokens = torch.stack([job.tokens[k] for job, k, _ in rows if job.tokens is not None])
-
-        def generate(start: int, stop: int) -> torch.Tensor:
-            part = slice(start, stop)
-            latents = models.generator.generate(masked[part], reference[part], tokens[part])
-            return decode_faces(models.codec, latents).cpu()
-
         try:
-            for start, stop, faces in shrinking_batches(generate, len(rows), len(rows)):
-                for (job, k, _), face in zip(rows[start:stop], faces, strict=True):
-                    job.faces[k] = face
+            count = _make_faces(models, jobs)
         except Exception:
-            log.exception("A batch of %d frames of %d sessions failed.", len(rows), len(jobs))
+            log.exception("A batch of %d sessions failed.", len(jobs))
             return False
         took = self._now() - begun
         for job in jobs:
             job.session.metrics.time("generation", took)
-            job.session.metrics.set("fps_infer", len(rows) / max(took, 1e-9))
+            job.session.metrics.set("fps_infer", count / max(took, 1e-9))
         return True
 
     def _deliver(self, job: Job) -> None:
         """Paste the faces, and hand the pictures to the session; a frame without one shows its source."""
         for frame, face in zip(job.frames, job.faces or [None] * len(job.frames), strict=True):
             begun = self._now()
-            index = job.session.loop.index(frame.position)
-            picture = None if face is None else speaking_picture(job.session.avatar, index, face, frame.weight)
+            picture = None if face is None else self._paste(job.session, frame, face)
             job.session.metrics.time("compositing", self._now() - begun)
             job.session.deliver(frame, picture)
+
+    def _paste(self, session: Session, frame: Frame, face: torch.Tensor) -> np.ndarray | None:
+        try:
+            return speaking_picture(session.avatar, session.loop.index(frame.position), face, frame.weight)
+        except Exception:
+            log.exception("Session %s: a face could not be pasted.", session.id)
+            return None
+
+
+def _make_faces(models: RealtimeModels, jobs: list[Job]) -> int:
+    """Give every job its faces; how many there are."""
+    rows: list[tuple[Job, int, int]] = []  # job, frame in it, source frame
+    for job in jobs:
+        job.faces = [None] * len(job.frames)
+        for k, frame in enumerate(job.frames):
+            index = job.session.loop.index(frame.position)
+            if job.session.avatar.track.present[index]:
+                rows.append((job, k, index))
+    if not rows:
+        return 0
+    masked = torch.stack([job.session.avatar.masked[index] for job, _, index in rows])
+    reference = torch.stack([job.session.avatar.reference[index] for job, _, index in rows])
+    tokens = torch.stack([job.tokens[k] for job, k, _ in rows if job.tokens is not None])
+
+    def generate(start: int, stop: int) -> torch.Tensor:
+        part = slice(start, stop)
+        latents = models.generator.generate(masked[part], reference[part], tokens[part])
+        return decode_faces(models.codec, latents).cpu()
+
+    for start, stop, faces in shrinking_batches(generate, len(rows), len(rows)):
+        for (job, k, _), face in zip(rows[start:stop], faces, strict=True):
+            job.faces[k] = face
+    return len(rows)
 
 
 def _runs(frames: Sequence[Frame]) -> Iterator[list[Frame]]:
