@@ -101,7 +101,8 @@ async def _open(app, models, config, version: str) -> None:
     shelf = AvatarShelf(config.avatars, version)
     avatar = await asyncio.to_thread(shelf.get, config.avatar)
     engine = RealtimeEngine(models)
-    service = RealtimeService(engine, Workshop(shelf, _LeftToNodes(), _LeftToNodes().hold), config)
+    left = _LeftToNodes()
+    service = RealtimeService(engine, Workshop(shelf, left, left.hold), config)
     await app[LIVE_ROUTES].close()
     engine.start()
     warming = asyncio.create_task(asyncio.to_thread(engine.warm_up, avatar))  # once this prompt is done

@@ -2,8 +2,8 @@
 
 import json
 import logging
-import os
 import secrets
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
@@ -58,8 +58,8 @@ def _widest() -> str:
 def _add_token(file: Path, token: str) -> None:
     content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{secrets.token_hex(8)}.json")
-    # Readable by its owner alone from the beginning.
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as target:
+    # mkstemp makes files that their owner alone can read.
+    handle, part = tempfile.mkstemp(".part", ".", file.parent)
+    with open(handle, "w", encoding="utf-8") as target:
         json.dump({**content, "token": token}, target, indent=2)
-    part.replace(file)
+    Path(part).replace(file)
