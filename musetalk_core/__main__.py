@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from .cli import evaluate, infer, preview, queue, train, weights
+from .cli import avatar, evaluate, infer, preview, queue, serve, train, weights
 from .errors import MuseTalkError
 
 
@@ -16,10 +16,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     infer.add_parser(commands)
     preview.add_parser(commands)
+    avatar.add_parser(commands)
     weights.add_parser(commands)
     train.add_parser(commands)
     evaluate.add_parser(commands)
     queue.add_parser(commands)
+    serve.add_parser(commands)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s")
     try:

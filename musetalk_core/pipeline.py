@@ -2,7 +2,7 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -65,6 +65,10 @@ class PreparedFrame:
         return 256 + tensors + (0 if self.mask is None else self.mask.nbytes)
 
 
+# Gives the prepared frames of a batch of pictures, from the pictures and their indices in the source.
+Prepare = Callable[[Sequence[torch.Tensor], Sequence[int]], list[PreparedFrame]]
+
+
 class PreparedFrames:
     """Prepared source frames by index; beyond the limit in bytes the least recently used leave, all but one."""
 
@@ -111,20 +115,38 @@ def lip_sync(
         track.check(len(source), source.size)
     if own_mask is not None:
         check_own_mask(own_mask, len(source), source.size)
+    again = shows_again(frames, len(source), source.fps, tokens.fps, settings.mode)
+    kept = PreparedFrames(CACHE_BYTES if again else 0)
+
+    def prepare(batch: Sequence[torch.Tensor], indices: Sequence[int]) -> list[PreparedFrame]:
+        return _prepare(batch, indices, kept, models, settings.batch_size, track, own_mask)
+
+    return speak(source, tokens, frames, models.generator, models.decode_codec, settings, prepare, report)
+
+
+def speak(
+    source: FrameSource,
+    tokens: TokenSource,
+    frames: int,
+    generator: Generator,
+    codec: Codec,
+    settings: LipSyncSettings,
+    prepare: Prepare,
+    report: Report,
+) -> Iterator[torch.Tensor]:
+    """Yield `frames` frames of a source whose prepared frames `prepare` gives; see lip_sync. codec decodes."""
 
     def shown(i: int) -> int:
         return source_index(i, len(source), source.fps, tokens.fps, settings.mode)
 
     pictures = iter(source.read(shown(i) for i in range(frames)))
-    again = shows_again(frames, len(source), source.fps, tokens.fps, settings.mode)
-    kept = PreparedFrames(CACHE_BYTES if again else 0)
     for start in range(0, frames, settings.batch_size):
         stop = min(start + settings.batch_size, frames)
-        indices = [shown(i) for i in range(start, stop)]
         batch = list(islice(pictures, stop - start))
-        prepared = _prepare(batch, indices, kept, models, settings.batch_size, track, own_mask)
+        prepared = prepare(batch, [shown(i) for i in range(start, stop)])
         speaking = tokens.shown(start, stop) if isinstance(tokens, GatedTokens) else np.ones(stop - start, np.float32)
-        faces = _generate(prepared, tokens.tokens(start, stop), speaking > 0, models, settings.batch_size)
+        part = tokens.tokens(start, stop)
+        faces = _generate(prepared, part, speaking > 0, generator, codec, settings.batch_size)
         for picture, frame, face, weight in zip(batch, prepared, faces, speaking, strict=True):
             yield _finish(picture, frame, face, float(weight), settings.mask.colour_match, report)
     if report.found + report.silent == 0 and not settings.allow_no_face:
@@ -185,7 +207,12 @@ def prepare_frames(
 
 
 def _generate(
-    prepared: Sequence[PreparedFrame], tokens: torch.Tensor, shown: np.ndarray, models: Models, batch_size: int
+    prepared: Sequence[PreparedFrame],
+    tokens: torch.Tensor,
+    shown: np.ndarray,
+    generator: Generator,
+    codec: Codec,
+    batch_size: int,
 ) -> list[torch.Tensor | None]:
     """Faces (256,256,3) float32 [0,1] on the CPU for the shown frames (bool) that have one, else None."""
     faces: list[torch.Tensor | None] = [None] * len(prepared)
@@ -199,8 +226,8 @@ def _generate(
 
     def generate(start: int, stop: int) -> torch.Tensor:
         part = slice(start, stop)
-        latents = models.generator.generate(masked[part], reference[part], tokens[part])
-        return decode_faces(models.decode_codec, latents).cpu()
+        latents = generator.generate(masked[part], reference[part], tokens[part])
+        return decode_faces(codec, latents).cpu()
 
     for start, stop, pixels in shrinking_batches(generate, len(rows), batch_size):
         for k, face in zip(rows[start:stop], pixels, strict=True):

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice
@@ -122,22 +122,29 @@ class LipSyncVideo:
             track = whole_track(source, self.models.locator, settings, progress)
         frames = lip_sync(source, tokens, count, self.models, settings, report, track, self.own_mask)
         cut = count / fps if settings.mode == "trim" else None
-        with VideoWriter(
-            output, fps, source.size, audio, cut, crf, "medium", self._tags(), overwrite, pixel_format
-        ) as writer:
-            for done, frame in enumerate(frames, 1):
-                writer.write(frame)
-                if progress is not None:
-                    progress(done, count)
+        tags = made_by(source.tags, self.version, settings)
+        with VideoWriter(output, fps, source.size, audio, cut, crf, "medium", tags, overwrite, pixel_format) as writer:
+            write_frames(writer, frames, count, progress)
         return report
 
-    def _tags(self) -> dict[str, str]:
-        """The source's tags, with a comment that says how this video was made and what the source's comment was."""
-        made_by = {"made_by": f"musetalk-suite {__version__}", "version": self.version, **self.settings.as_dict()}
-        tags = dict(self.source.tags)
-        for key in [key for key in tags if key.lower() == "comment"]:
-            made_by["source_comment"] = tags.pop(key)
-        return {**tags, "comment": json.dumps(made_by)}
+
+def write_frames(
+    writer: VideoWriter, frames: Iterable[torch.Tensor], count: int, progress: Progress | None = None
+) -> None:
+    """Write frames as they come; progress(done, count) after each."""
+    for done, frame in enumerate(frames, 1):
+        writer.write(frame)
+        if progress is not None:
+            progress(done, count)
+
+
+def made_by(tags: Mapping[str, str], version: str, settings: LipSyncSettings) -> dict[str, str]:
+    """A source's tags, with a comment that says how this video was made and what the source's comment was."""
+    made = {"made_by": f"musetalk-suite {__version__}", "version": version, **settings.as_dict()}
+    kept = dict(tags)
+    for key in [key for key in kept if key.lower() == "comment"]:
+        made["source_comment"] = kept.pop(key)
+    return {**kept, "comment": json.dumps(made)}
 
 
 def stream_tokens(encoder: AudioEncoder, audio: AudioSource, fps: Fraction, settings: LipSyncSettings) -> TokenSource:

@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .audio import MuseTalkWhisperAudioFeatures
+from .avatars import MuseTalkAvatarLipSync, MuseTalkLoadAvatar, MuseTalkPrepareAvatar
 from .blend_options import MuseTalkBlendOptions
 from .blending import MuseTalkBlendFaceParsing
 from .debug_sheet import MuseTalkFaceDebugSheet
@@ -16,6 +17,8 @@ from .lipsync import MuseTalkLipSync
 from .lipsync_video import MuseTalkLipSyncVideo
 from .loaders import LoadMuseTalkModels, register_model_folder
 from .preview import MuseTalkPreviewFrame
+from .realtime import MuseTalkRealtimeSession
+from .realtime_routes import register_routes
 from .restore import MuseTalkRestoreFace
 from .silence import MuseTalkSilence
 from .unet import MuseTalkUNetStep
@@ -26,6 +29,7 @@ class MuseTalkSuite(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         register_model_folder()
+        register_routes()
         return [
             LoadMuseTalkModels,
             MuseTalkMatchFrames,
@@ -49,4 +53,8 @@ class MuseTalkSuite(ComfyExtension):
             MuseTalkEvaluateSync,
             MuseTalkEvaluateQuality,
             MuseTalkComparePreview,
+            MuseTalkPrepareAvatar,
+            MuseTalkLoadAvatar,
+            MuseTalkAvatarLipSync,
+            MuseTalkRealtimeSession,
         ]

@@ -21,6 +21,34 @@ from .sockets import own_mask
 from .video import open_video
 
 
+def file_inputs() -> list[io.Input]:
+    """How the video's file is written."""
+    return [
+        io.Int.Input(
+            "crf",
+            default=18,
+            min=0,
+            max=MAX_CRF,
+            tooltip="Quality of the H.264 file: 18 looks like the original, every 6 more about halve the size, "
+            "51 is the worst. 0 is lossless, large, and few players open it.",
+        ),
+        io.Combo.Input(
+            "pixel_format",
+            options=list(PIXEL_FORMATS),
+            default="yuv420p",
+            tooltip="How colours are stored. yuv420p plays everywhere. 422 and 444 keep sharp coloured edges, "
+            "10le (10 bits) smooth gradients: for further editing; many players and browsers do not open them.",
+        ),
+    ]
+
+
+def new_video_file() -> Path:
+    """A file of a new name in ComfyUI's temp folder, not there yet."""
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"musetalk_{uuid.uuid4().hex[:12]}.mp4"
+
+
 class MuseTalkLipSyncVideo(io.ComfyNode):
     """Video in, speaking video out."""
 
@@ -45,21 +73,7 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
                     "25; other rates work, higher ones cost more frames to generate.",
                 ),
                 *setting_inputs(),
-                io.Int.Input(
-                    "crf",
-                    default=18,
-                    min=0,
-                    max=MAX_CRF,
-                    tooltip="Quality of the H.264 file: 18 looks like the original, every 6 more about halve the size, "
-                    "51 is the worst. 0 is lossless, large, and few players open it.",
-                ),
-                io.Combo.Input(
-                    "pixel_format",
-                    options=list(PIXEL_FORMATS),
-                    default="yuv420p",
-                    tooltip="How colours are stored. yuv420p plays everywhere. 422 and 444 keep sharp coloured edges, "
-                    "10le (10 bits) smooth gradients: for further editing; many players and browsers do not open them.",
-                ),
+                *file_inputs(),
                 detector_input(),
                 io.Audio.Input(
                     "audio",
@@ -123,9 +137,7 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
             model.version,
             own_mask=own_mask(mask),
         )
-        folder = Path(folder_paths.get_temp_directory())
-        folder.mkdir(parents=True, exist_ok=True)
-        result = folder / f"musetalk_{uuid.uuid4().hex[:12]}.mp4"
+        result = new_video_file()
         progress = comfy.utils.ProgressBar(len(source))
         report = job.write(result, crf, pixel_format, progress=progress.update_absolute)
         return io.NodeOutput(InputImpl.VideoFromFile(str(result)), report.text(), report.json())

@@ -13,8 +13,8 @@ from ..musetalk_core.media.audio import AudioArray
 
 log = logging.getLogger(__name__)
 
-# Payloads: comfy_models.ComfyGenerator, .ComfyAudioEncoder, .ComfyFaceModels; musetalk_core's FaceTrack, TokenSource;
-# plain dicts of settings; BOUNDING_BOX and FACE_LANDMARKS as newer ComfyUIs have them.
+# Payloads: comfy_models.ComfyGenerator, .ComfyAudioEncoder, .ComfyFaceModels; musetalk_core's FaceTrack, TokenSource,
+# Avatar; plain dicts of settings; BOUNDING_BOX and FACE_LANDMARKS as newer ComfyUIs have them.
 MuseTalkModel = io.Custom("MUSETALK_MODEL")
 MuseTalkAudioEncoder = io.Custom("MUSETALK_AUDIO_ENCODER")
 MuseTalkFaceModels = io.Custom("MUSETALK_FACE_MODELS")
@@ -24,6 +24,7 @@ MuseTalkAudio = io.Custom("MUSETALK_AUDIO")
 MuseTalkFaceOptions = io.Custom("MUSETALK_FACE_OPTIONS")
 MuseTalkBlendOptions = io.Custom("MUSETALK_BLEND_OPTIONS")
 MuseTalkSilence = io.Custom("MUSETALK_SILENCE")
+MuseTalkAvatar = io.Custom("MUSETALK_AVATAR")
 BoundingBox = io.Custom("BOUNDING_BOX")
 FaceLandmarks = io.Custom("FACE_LANDMARKS")
 

@@ -19,6 +19,7 @@ PAGE_ONLY = {"Note", "MarkdownNote", "Reroute", "PrimitiveNode"}
 # What the page adds to a widget of its own: the upload button, and nothing else in our workflows.
 PAGE_WIDGETS = {"LoadVideo": 1, "LoadAudio": 2, "LoadImage": 1}
 SEED_CONTROL = "control_after_generate"
+MUTED = 2  # mode of a node that the page leaves out of the prompt
 SUBGRAPH_INPUT, SUBGRAPH_OUTPUT = -10, -20  # node ids of a subgraph's two ends
 
 
@@ -153,7 +154,7 @@ def _unfold(
         return results[node][slot] if node in results else [f"{prefix}{node}", slot]
 
     for node in sorted(graph["nodes"], key=lambda item: item["order"]):
-        if node["type"] in PAGE_ONLY:
+        if node["type"] in PAGE_ONLY or node.get("mode") == MUTED:
             continue
         linked = {item["name"]: source(item["link"]) for item in node["inputs"] if item.get("link") is not None}
         inputs = {name: value for name, value in linked.items() if value is not None}

@@ -124,6 +124,34 @@ SOCKETS = {
         ["STRING", "STRING"],
     ),
     "MuseTalkComparePreview": ({"images": "IMAGE", "other": "IMAGE"}, ["IMAGE", "STRING"]),
+    "MuseTalkPrepareAvatar": (
+        {
+            "model": MODEL,
+            "vae": "VAE",
+            "face_models": FACES,
+            "video": "VIDEO",
+            "images": "IMAGE",
+            "face_options": "MUSETALK_FACE_OPTIONS",
+            "blend_options": "MUSETALK_BLEND_OPTIONS",
+        },
+        ["MUSETALK_AVATAR", "STRING"],
+    ),
+    "MuseTalkLoadAvatar": ({}, ["MUSETALK_AVATAR", "STRING"]),
+    "MuseTalkAvatarLipSync": (
+        {
+            "avatar": "MUSETALK_AVATAR",
+            "audio": "AUDIO",
+            "model": MODEL,
+            "vae": "VAE",
+            "audio_encoder": ENCODER,
+            "silence": "MUSETALK_SILENCE",
+        },
+        ["VIDEO", "STRING", "STRING"],
+    ),
+    "MuseTalkRealtimeSession": (
+        {"model": MODEL, "vae": "VAE", "audio_encoder": ENCODER, "avatar": "MUSETALK_AVATAR"},
+        ["STRING"],
+    ),
 }
 
 

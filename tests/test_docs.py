@@ -68,7 +68,9 @@ def shown_help(command: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_commands_and_their_options_exist(path, capsys):
     for found in COMMAND.finditer(path.read_text(encoding="utf-8").replace("\\\n", " ")):
         words = found["rest"].split("#")[0].split()
-        action = words[0] if found["name"] in ("weights", "train") and words and words[0][:1].isalpha() else ""
+        action = (
+            words[0] if found["name"] in ("avatar", "weights", "train") and words and words[0][:1].isalpha() else ""
+        )
         help_text = shown_help(f"{found['name']} {action}".strip(), capsys)
         options = [word.split("=")[0] for word in words if word.startswith("--")]
         assert [option for option in options if option not in help_text] == [], found[0]

@@ -38,6 +38,10 @@ NODE_IDS = [
     "MuseTalkEvaluateSync",
     "MuseTalkEvaluateQuality",
     "MuseTalkComparePreview",
+    "MuseTalkPrepareAvatar",
+    "MuseTalkLoadAvatar",
+    "MuseTalkAvatarLipSync",
+    "MuseTalkRealtimeSession",
 ]
 
 

@@ -29,16 +29,19 @@ PAGES = sorted(WORKFLOWS.glob("*.json"))
 TWINS = sorted((WORKFLOWS / "api").glob("*.json"))
 BLUEPRINT = REPOSITORY / "subgraphs" / "Lip Sync Step By Step (MuseTalk).json"
 MUSEV, TUNING, EVALUATE = "musetalk_after_musev", "musetalk_first_frame_tuning", "musetalk_evaluate"
+REALTIME = "musetalk_realtime"
 NAMES = {
     "musetalk_after_musev",
     "musetalk_after_musev_standin",
     "musetalk_all_in_one",
+    "musetalk_avatar",
     "musetalk_batch",
     "musetalk_discrete",
     "musetalk_evaluate",
     "musetalk_faces_and_silence",
     "musetalk_first_frame_tuning",
     "musetalk_long_video",
+    "musetalk_realtime",
     "musetalk_subgraph",
     "musetalk_two_speakers",
 }
@@ -316,7 +319,7 @@ def saved_video(server: ComfyServer, path: Path) -> Path:
     return server.file(server.run(prompt)[only(prompt, "SaveVideo")]["images"][0])
 
 
-@each([path for path in TWINS if path.stem not in (MUSEV, EVALUATE, TUNING)])
+@each([path for path in TWINS if path.stem not in (MUSEV, EVALUATE, TUNING, REALTIME)])
 def test_workflow_runs_to_a_video(comfy, path):
     facts = clips.probe(saved_video(comfy, path))
     assert (facts["frames"], facts["fps"], facts["size"]) == (25, 25, (256, 512 if path.stem == TWO else 256))
@@ -374,6 +377,14 @@ def test_evaluation_tells_three_reports_and_shows_both_clips_with_their_differen
     assert "CPBD" in picture and "seam energy over source" in picture and frames.startswith("25 frames")
     facts = clips.probe(comfy.file(shown["Save Video"]["images"][0]))
     assert (facts["frames"], facts["fps"], facts["size"]) == (25, 25, (256, 768))
+
+
+def test_realtime_session_serves_its_page_and_says_where(comfy):
+    path = WORKFLOWS / "api" / f"{REALTIME}.json"
+    prompt = small(path)
+    (text,) = comfy.run(prompt)[only(prompt, "MuseTalkRealtimeSession")]["text"]
+    assert text == f"{comfy.url}/musetalk/"
+    assert comfy.ask("/musetalk/api/avatars")["data"]["default"] == "demo"
 
 
 def test_musev_s_frames_are_brought_to_25_and_speak(musev):

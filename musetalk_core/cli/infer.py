@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     for task in tasks:
         if not args.output:
             task.output.parent.mkdir(parents=True, exist_ok=True)
-        with closing(_ProgressBar(task.output.name)) as progress:
+        with closing(ProgressBar(task.output.name)) as progress:
             try:
                 report = run_task(task, engine, progress)
             except MuseTalkError as error:
@@ -207,7 +207,7 @@ def _vae(name: str | None, folders: ModelFolders) -> Path | None:
     return path if path.exists() else folders.find_named("vae", name)
 
 
-class _ProgressBar:
+class ProgressBar:
     """A bar on stderr that appears with the first finished frame."""
 
     def __init__(self, name: str) -> None:

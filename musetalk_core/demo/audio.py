@@ -11,6 +11,7 @@ from ..errors import MuseTalkError
 
 WINDOW_SAMPLES = 480_000  # 30 s at 16 kHz, what one spectrum of 3000 columns covers
 SAMPLE_RATE = 16_000
+ROW_SAMPLES = 320  # 20 ms
 
 
 class DilatedBlock(nn.Module):
@@ -30,7 +31,8 @@ class DilatedBlock(nn.Module):
 class DemoAudioNet(nn.Module):
     """Log-mel spectrum (B,80,2R) -> hidden states (B,R,states,width): the stem's output and each block's.
 
-    states = len(dilations) + 1. The last state is layer-normalised, as Whisper's is.
+    states = len(dilations) + 1. The last state is layer-normalised, as Whisper's is. reach: rows to each side that a
+    row depends on.
     """
 
     def __init__(
@@ -43,6 +45,8 @@ class DemoAudioNet(nn.Module):
         super().__init__()
         self.width = width
         self.states = len(dilations) + 1
+        # Two to each side of every block; the two first convolutions and the spectrum's windows see less than 2 rows.
+        self.reach = 2 * sum(dilations) + 2
         self.conv1 = nn.Conv1d(mel_bins, width, 3, padding=1)
         self.conv2 = nn.Conv1d(width, width, 3, stride=2, padding=1)
         self.blocks = nn.ModuleList([DilatedBlock(width, hidden, dilation) for dilation in dilations])
@@ -70,6 +74,7 @@ class DemoAudioEncoder:
         self.dtype = dtype
         self.states = module.states
         self.width = module.width
+        self.reach = module.reach
         self._mel = WhisperFeatureExtractor()
 
     @torch.no_grad()
@@ -82,5 +87,13 @@ class DemoAudioEncoder:
             raise MuseTalkError(
                 f"The audio encoder was given {len(samples)} samples; give at most {WINDOW_SAMPLES} (30 s) at a time."
             )
-        mel = self._mel(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+        return self._hidden(self._mel(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features)
+
+    @torch.no_grad()
+    def encode_part(self, samples: np.ndarray) -> torch.Tensor:
+        """Hidden states (n // 320, states, width) of (n,) float32 samples at 16 kHz alone: nothing is padded."""
+        mel = self._mel(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt", padding="do_not_pad").input_features
+        return self._hidden(mel)[: len(samples) // ROW_SAMPLES]
+
+    def _hidden(self, mel: torch.Tensor) -> torch.Tensor:
         return self.module(mel.to(self.device, self.dtype))[0].float()

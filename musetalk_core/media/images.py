@@ -64,6 +64,7 @@ class StillImage:
     def __init__(self, path: str | os.PathLike[str], fps: Fraction) -> None:
         self.fps = fps
         self.tags: dict[str, str] = {}
+        self.path = Path(path)
         self._picture = read_image(path)
         self.size = (int(self._picture.shape[0]), int(self._picture.shape[1]))
 

@@ -1,7 +1,7 @@
 """Where pictures come from: one interface for tensors, images, folders of images and videos."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -64,6 +64,36 @@ class TensorFrames:
         for index in indices:
             check_index(index, len(self))
             yield self.frames[index]
+
+
+class ShownFrames:
+    """Pictures of a source in another order: frame i is the source's picture shown[i], at fps frames/s."""
+
+    def __init__(self, source: FrameSource, shown: Sequence[int], fps: Fraction) -> None:
+        self.source, self.shown, self.fps = source, shown, fps
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.source.size
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """The source's tags."""
+        return self.source.tags
+
+    def __len__(self) -> int:
+        return len(self.shown)
+
+    def read(self, indices: Iterable[int]) -> Iterator[torch.Tensor]:
+        """Yield the source's pictures; see FrameSource.read."""
+
+        def places() -> Iterator[int]:
+            for index in indices:
+                check_index(index, len(self))
+                yield self.shown[index]
+
+        return self.source.read(places())
 
 
 def check_index(index: int, count: int) -> None:

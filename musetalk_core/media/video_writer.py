@@ -93,7 +93,7 @@ class VideoWriter:
             raise MuseTalkError(
                 f"Frame {self.frames} has the shape {tuple(frame.shape)}; {self.path.name} takes {(*self.size, 3)}."
             )
-        picture = av.VideoFrame.from_ndarray(_even(_bytes(frame)), format="rgb24")
+        picture = av.VideoFrame.from_ndarray(_even(frame_bytes(frame)), format="rgb24")
         matrix = Colorspace.ITU709 if self.size[0] >= HD_HEIGHT else Colorspace.ITU601
         picture = self._converter.reformat(
             picture, format=self._pixel_format, dst_colorspace=matrix, dst_color_range=ColorRange.MPEG
@@ -241,8 +241,8 @@ def _timescale(fps: Fraction) -> int:
     return fps.numerator * -(-HEADER_TICKS // fps.numerator)
 
 
-def _bytes(frame: torch.Tensor) -> np.ndarray:
-    """(H,W,3) uint8."""
+def frame_bytes(frame: torch.Tensor) -> np.ndarray:
+    """A frame (H,W,3), uint8 or floating 0..1 (NaN is 0), as uint8 on the CPU."""
     if frame.is_floating_point():
         frame = (torch.nan_to_num(frame.float()) * 255).round().clamp(0, 255)
     return frame.to("cpu", torch.uint8).numpy()

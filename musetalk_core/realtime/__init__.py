@@ -1,0 +1,1 @@
+"""Avatars that answer: sessions in real time on one device."""
