@@ -255,5 +255,16 @@ def _finish(
         report.kept()
         return picture
     report.made()
+    return pasted(picture, frame, face, weight, colour_match)
+
+
+def pasted(
+    picture: torch.Tensor, frame: PreparedFrame, face: torch.Tensor, weight: float, colour_match: float
+) -> torch.Tensor:
+    """A copy of a source picture with a generated face (256,256,3) in it, `weight` (0..1) of its mask; see composite.
+
+    frame: of this picture, with a face.
+    """
+    assert frame.box is not None and frame.mask is not None
     mask = faded(frame.mask, weight)
     return composite(picture, fit_face(face, frame.box), frame.box, mask, colour_match, frame.angle)

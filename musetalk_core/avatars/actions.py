@@ -3,13 +3,13 @@
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import MuseTalkError
+from ..files import whole_file
 
 ACTIONS = "actions.json"
 IDLE = 1
@@ -57,14 +57,8 @@ def load_actions(folder: Path) -> tuple[Action, ...]:
 def save_actions(folder: Path, actions: Sequence[Action]) -> None:
     """Write the actions of an avatar, whose clips lie in its folder; the file is replaced at once or not at all."""
     _check(folder, actions)
-    part = folder / f".{uuid.uuid4().hex[:12]}.part"
-    try:
+    with whole_file(folder / ACTIONS) as part:
         part.write_text(json.dumps([asdict(action) for action in actions], indent=1), encoding="utf-8")
-        os.replace(part, folder / ACTIONS)
-    except OSError as error:
-        raise MuseTalkError(f"{folder / ACTIONS} cannot be written: {error}.") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def add_action(folder: Path, audiotype: int, video: Path, audio: Path | None = None) -> Action:
@@ -78,14 +72,8 @@ def add_action(folder: Path, audiotype: int, video: Path, audio: Path | None = N
             continue
         if not source.is_file():
             raise MuseTalkError(f"There is no file {source}; give the action's video and sound as files.")
-        part = folder / f".{uuid.uuid4().hex[:12]}.part"
-        try:
+        with whole_file(folder / name) as part:
             shutil.copyfile(source, part)
-            os.replace(part, folder / name)
-        except OSError as error:
-            raise MuseTalkError(f"{folder / name} cannot be written: {error}.") from error
-        finally:
-            part.unlink(missing_ok=True)
     others = [other for other in load_actions(folder) if other.audiotype != audiotype]
     save_actions(folder, [*others, action])
     return action

@@ -47,4 +47,5 @@ class Avatar:
         mask = self.masks[k]
         if mask is None:
             return PreparedFrame(reason=str(self.track.reasons[k]))
-        return PreparedFrame(self.track.boxes[k], self.masked[k], self.reference[k], mask)
+        angle = float(self.track.angles[k])
+        return PreparedFrame(self.track.boxes[k], self.masked[k], self.reference[k], mask, angle=angle)

@@ -4,13 +4,12 @@ import csv
 import io
 import json
 import math
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import MuseTalkError
+from ..files import whole_file
 from .clip import Figure
 from .figures import KINDS, Summary, written
 from .page import page
@@ -33,10 +32,11 @@ def write_all(folder: Path, result: Evaluation, facts: Mapping[str, Any]) -> lis
     paths = [folder / name for name in FILES]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path, text in zip(paths, texts, strict=True):
-            _replace(path, text)
     except OSError as error:
-        raise MuseTalkError(f"The results cannot be written into {folder}: {error}.") from error
+        raise MuseTalkError(f"The folder {folder} cannot be made: {error}; choose another folder.") from error
+    for path, text in zip(paths, texts, strict=True):
+        with whole_file(path) as part:
+            part.write_text(text, encoding="utf-8")
     return paths
 
 
@@ -115,12 +115,3 @@ def _plain(value: Figure) -> Figure | None:
     if isinstance(value, str):
         return value
     return round(value, 5) if math.isfinite(value) else None
-
-
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(f"{uuid.uuid4().hex}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -4,9 +4,8 @@ import numpy as np
 import torch
 
 from ..avatars.avatar import Avatar
-from ..blending import composite, faded
-from ..faces.geometry import fit_face
 from ..media.source import FrameSource
+from ..pipeline import pasted
 from ..timeline import source_index
 from .block import FPS
 
@@ -37,9 +36,7 @@ def speaking_picture(avatar: Avatar, index: int, face: torch.Tensor, weight: flo
     if frame.box is None or frame.mask is None or not torch.isfinite(face).all():
         return None
     source = next(iter(avatar.frames.read([index])))
-    mask = faded(frame.mask, weight)
-    pasted = composite(source, fit_face(face, frame.box), frame.box, mask, avatar.settings.mask.colour_match)
-    picture = pasted.numpy()
+    picture = pasted(source, frame, face, weight, avatar.settings.mask.colour_match).numpy()
     picture.flags.writeable = False
     return picture
 
