@@ -60,6 +60,7 @@ class MuseTalkRealtimeSession(io.ComfyNode):
                     display_name="address", tooltip="The page, for a browser on this machine. The node shows it too."
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -87,6 +88,7 @@ class MuseTalkRealtimeSession(io.ComfyNode):
         text = page_address()
         if config.token is not None:
             text += f"\nThe page asks for the token in {config_file()}."
+        server.send_progress_text(text, cls.hidden.unique_id)  # the one text that ComfyUI's page shows on any node
         return io.NodeOutput(page_address(), ui=ui.PreviewText(text))
 
 

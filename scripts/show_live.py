@@ -21,8 +21,8 @@ from live_page import LivePage, chromium_with_microphone
 from playwright.sync_api import Browser
 
 TEXT = "Good morning. I idle until somebody speaks, and then I say what I hear, what you type, or what is in a file."
-DESK, PHONE, HELP = (1280, 860), (390, 844), (1000, 640)
-QUALITY = 80
+DESK, PHONE, HELP = (1280, 780), (390, 844), (900, 576)
+QUALITY = 70
 
 
 def draw(browser: Browser, url: str, path: Path, size: tuple[int, int], scheme: str) -> None:
