@@ -64,7 +64,11 @@ def pixels(source) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"bbox_shift": 7, "smoothing": 2.0, "colour_match": 1.0, "silence": "close", "batch_size": 5}]
+    "changes",
+    [
+        {},
+        {"bbox_shift": 7, "smoothing": 2.0, "upright": True, "colour_match": 1.0, "silence": "close", "batch_size": 5},
+    ],
 )
 def test_an_avatar_says_what_the_whole_chain_says_bit_for_bit(engine, made, tmp_path, changes):
     settings = SETTINGS.changed("test", changes)
