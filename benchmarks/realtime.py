@@ -209,7 +209,7 @@ def measure(loaded: Engine, options: argparse.Namespace) -> dict[str, Any]:
         result[name] = figures
         print(f"{time.strftime('%H:%M:%S')} {name} done", file=sys.stderr)
 
-    add("first_frame", first_frames(engine, avatar, speech[6000:], options.repeats))
+    add("first_frame", first_frames(engine, avatar, speech[8000:], options.repeats))
     add("sustained", asyncio.run(run_sessions(engine, avatar, [sound], "mic"))[0])
     add("sessions", how_many(engine, avatar, sound[: 15 * RATE], options.most_sessions))
     add("compositing_ms", compositing(avatar))
