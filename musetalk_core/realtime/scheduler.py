@@ -46,7 +46,7 @@ class Scheduler:
 
     def stride(self, frames: int, sessions: int) -> int:
         """2 when so many sessions cannot have every frame: then each picture shows twice. Else 1."""
-        return 2 if self.expected(frames) / frames * sessions > BLOCK_SECONDS else 1
+        return 2 if self._seconds and self.expected(frames) / frames * sessions > BLOCK_SECONDS else 1
 
     def next(self, sessions: Sequence[Session], now: float) -> tuple[list[tuple[Session, int]], float | None]:
         """How many frames of which sessions to make now; if none, the seconds to wait, None for until more is fed."""
