@@ -22,7 +22,9 @@ import torch
 from aiortc.codecs.h264 import H264Encoder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.extend([str(REPOSITORY), str(REPOSITORY / "tests"), str(REPOSITORY / "scripts")])
+sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(REPOSITORY / "scripts"))
+sys.path.insert(0, str(REPOSITORY / "tests"))
 
 from realtime_parts import demo_speech
 from realtime_server import demo_engine, prepared_folder, running
