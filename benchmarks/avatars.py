@@ -3,9 +3,9 @@
 
     .host/venv/bin/python benchmarks/avatars.py [--frames 100] [--runs 3] [--output FILE.json]
 
-The demo model on the CPU with the demo's inputs (make demo): frames/s of preparing, of Lip Sync Video's loop and of Avatar
-Lip Sync's, neither written to a file, their frames compared, and what the avatar takes on the disk. Of several runs the
-fastest counts: others only add what else the machine does.
+The demo model on the CPU with the demo's inputs (make demo): frames/s of preparing, of Lip Sync Video's loop and of
+Avatar Lip Sync's, neither written to a file, their frames compared, and the avatar's size on the disk. The fastest
+of several runs counts: others only add what else the machine does.
 """
 
 from __future__ import annotations

@@ -9,14 +9,13 @@ from comfy_api.latest import InputImpl, io
 
 from ..musetalk_core.avatars.files import avatar_folder, check_avatar, list_avatars, load_avatar
 from ..musetalk_core.avatars.info import INFO
-from ..musetalk_core.avatars.prepare import Order, prepare_avatar
+from ..musetalk_core.avatars.prepare import Order, ready_avatar
 from ..musetalk_core.avatars.speaking import AvatarVideo
 from ..musetalk_core.blending import Masker
 from ..musetalk_core.errors import MuseTalkError
 from ..musetalk_core.faces.locator import FaceLocator
 from ..musetalk_core.media.source import FrameSource, TensorFrames
 from ..musetalk_core.pipeline import Models
-from ..musetalk_core.report import Report
 from ..musetalk_core.settings import LipSyncSettings
 from ..musetalk_core.timeline import MATCH_MODES, rational_fps
 from .audio import AUDIO_ENCODER_TOOLTIP, audio_inputs
@@ -141,15 +140,14 @@ class MuseTalkPrepareAvatar(io.ComfyNode):
         folder = avatar_folder(avatars_root(), name)
         source = _source(video, images, source_fps)
         order = Order(source, settings, model.version, rational_fps(fps) if fps else None)
-        reason = check_avatar(folder, source, settings, model.version, order.rate())
-        if reason or again:
-            models = _preparing_models(model, vae, face_models, settings)
-            progress = comfy.utils.ProgressBar(len(source)).update_absolute
-            avatar = prepare_avatar(name, source, models, settings, model.version, folder, progress, order.fps)
-        else:
-            avatar = load_avatar(folder)
-        told = f"Prepared: {reason or 'as told'}." if reason or again else "It was there already."
-        return io.NodeOutput(avatar, f"{told}\n{Report.of_track(avatar.track).text()}")
+        progress = comfy.utils.ProgressBar(len(source)).update_absolute
+
+        def models() -> Models:
+            return _preparing_models(model, vae, face_models, settings)
+
+        avatar, reason = ready_avatar(name, order, models, folder, progress, again)
+        told = f"Prepared: {reason}." if reason else "It was there already."
+        return io.NodeOutput(avatar, f"{told}\n{avatar.text()}")
 
 
 class MuseTalkLoadAvatar(io.ComfyNode):
@@ -192,7 +190,7 @@ class MuseTalkLoadAvatar(io.ComfyNode):
     @classmethod
     def execute(cls, name) -> io.NodeOutput:
         avatar = load_avatar(avatar_folder(avatars_root(), name))
-        return io.NodeOutput(avatar, Report.of_track(avatar.track).text())
+        return io.NodeOutput(avatar, avatar.text())
 
 
 class MuseTalkAvatarLipSync(io.ComfyNode):

@@ -143,6 +143,8 @@ def test_a_slow_source_is_resampled_and_keeps_its_faces_in_place(engine, tmp_pat
         assert avatar.prepared(4).mask is not None and (avatar.prepared(4).box == avatar.track.boxes[3]).all()
     kept = prepared(engine, tmp_path / "own rate", source, fps=None)
     assert len(kept) == 3 and kept.frames.fps == 10
+    with pytest.raises(MuseTalkError, match="has 10 frames/s and real time needs 25"):
+        load_avatar(tmp_path / "own rate", in_memory=True)
 
 
 def test_one_picture_is_an_avatar(engine, tmp_path):
@@ -156,6 +158,7 @@ def test_frames_without_a_face_are_kept_as_they_are(engine, tmp_path):
     pictures[2:4] = clips.faceless(2, 256)
     avatar = prepared(engine, tmp_path / "cutaway", TensorFrames(torch.from_numpy(pictures), Fraction(25)))
     assert avatar.track.present.tolist() == [True, True, False, False, True, True]
+    assert avatar.text().startswith("6 frames, 4 with a face\n") and ": 2 (2-3)" in avatar.text()
     assert avatar.prepared(2).reason and avatar.prepared(2).box is None and not avatar.masked[2].any()
     result = said(avatar, engine, clips.write_audio(tmp_path / "voice.wav", 0.24))
     changed = [not (frame.numpy() == picture).all() for frame, picture in zip(result, pictures, strict=True)]
@@ -232,6 +235,12 @@ def test_damage_is_seen(copy, name):
 def test_a_foreign_avatar_json_is_a_reason(copy, text):
     (copy / "avatar.json").write_text(text)
     assert check_avatar(copy).startswith("avatar.json ")
+
+
+def test_a_foreign_file_cannot_ask_for_all_memory(copy):
+    text = (copy / "avatar.json").read_text()
+    (copy / "avatar.json").write_text(text.replace('"frames": 12', '"frames": 1000000000000'))
+    assert check_avatar(copy) == "avatar.json lacks what this version needs"
 
 
 def test_a_changed_setting_in_the_file_is_seen(copy):
@@ -311,8 +320,10 @@ def test_a_full_disk_is_one_sentence_and_the_old_avatar_stays(copy):
 
 
 def test_killed_between_the_two_renames_the_old_avatar_is_put_back(copy):
-    copy.rename(copy.with_name(".anna.0123456789ab.old"))
-    assert list_avatars(copy.parent) == ["anna"] and check_avatar(copy, every_byte=True) == ""
+    copy.rename(copy.with_name(".anna.b.0123456789ab.old"))
+    assert check_avatar(copy) == "it is not prepared yet"  # it is another's
+    assert list_avatars(copy.parent) == ["anna.b"]
+    assert check_avatar(copy.with_name("anna.b"), every_byte=True) == ""
 
 
 @pytest.mark.parametrize(

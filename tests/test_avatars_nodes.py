@@ -82,7 +82,7 @@ def test_it_is_prepared_only_when_something_has_changed(comfy, object_info, avat
     assert told(batch_size=4) == "It was there already."
     assert (avatars / "anna" / "frames.mkv").stat().st_mtime_ns == before
     assert told(bbox_shift=7) == "Prepared: bbox_shift is 7, it was prepared with 0."
-    assert told(bbox_shift=7, again=True) == "Prepared: as told."
+    assert told(bbox_shift=7, again=True) == "Prepared: it was asked for."
     assert told(file="cutaway.mp4", bbox_shift=7) == "Prepared: the source has changed."
     (avatars / "anna" / "track.json").unlink()
     assert told(file="cutaway.mp4", bbox_shift=7) == "Prepared: track.json is missing."

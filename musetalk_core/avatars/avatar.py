@@ -9,6 +9,7 @@ import torch
 from ..faces.track import FaceTrack
 from ..media.source import FrameSource
 from ..pipeline import PreparedFrame
+from ..report import Report
 from ..settings import LipSyncSettings
 
 REALTIME_FPS = Fraction(25)
@@ -35,6 +36,11 @@ class Avatar:
 
     def __len__(self) -> int:
         return len(self.track)
+
+    def text(self) -> str:
+        """Lines for people: how many frames have a face, and which have none and why."""
+        faces = int(self.track.present.sum())
+        return "\n".join([f"{len(self)} frames, {faces} with a face", *Report.of_track(self.track).gap_lines()])
 
     def prepared(self, k: int) -> PreparedFrame:
         """Frame k (0-based) as the pipeline takes it: box, latents and mask, or why there is no face."""

@@ -13,7 +13,7 @@ from ..faces.track_file import load_track
 from ..media.source import FrameSource, ShownFrames, TensorFrames
 from ..media.video_reader import VideoReader
 from ..settings import LipSyncSettings
-from .avatar import Avatar
+from .avatar import REALTIME_FPS, Avatar
 from .info import DATA, FRAMES, INFO, LATENTS, TRACK, AvatarInfo, StoredFile, preparing, read_info
 from .source_hash import source_hash
 from .store import recover
@@ -68,12 +68,18 @@ def load_avatar(folder: Path, in_memory: bool = False) -> Avatar:
     """The avatar in a folder (its own, see avatar_folder).
 
     in_memory: its frames are held as one uint8 tensor, for real time; otherwise they are read when they are asked
-    for. Raises MuseTalkError when something is missing or damaged, and with the numbers when memory does not suffice.
+    for. Raises MuseTalkError when something is missing or damaged; for real time also when it is not at REALTIME_FPS,
+    and with the numbers when memory does not suffice.
     """
     reason = check_avatar(folder)
     if reason:
         raise MuseTalkError(f"The avatar {folder.name!r} cannot be used: {reason}; prepare it again.")
     info = read_info(folder)
+    if in_memory and info.timing.fps != REALTIME_FPS:
+        raise MuseTalkError(
+            f"The avatar {folder.name!r} has {info.timing.fps} frames/s and real time needs {REALTIME_FPS}; prepare it "
+            "again with fps 25."
+        )
     tensors = _tensors(folder, info)
     track = load_track(folder / TRACK)
     masks = _masks(tensors["masks"].numpy(), tensors["mask_sizes"].numpy())

@@ -10,11 +10,13 @@ from typing import Any
 
 from ..errors import MuseTalkError
 from ..settings import LipSyncSettings
+from ..timeline import rational_fps
 from .timing import Timing
 
 FORMAT = "musetalk-avatar-1"
 INFO, TRACK, LATENTS, FRAMES = "avatar.json", "track.json", "latents.safetensors", "frames.mkv"
 DATA = (TRACK, LATENTS, FRAMES)
+MOST_FRAMES = 10**7  # more than a day at 100 frames/s; a foreign file shall not ask for all memory
 # Settings that count only while the avatar speaks: they may change without a new preparation.
 SPEAKING = (
     "mode",
@@ -110,7 +112,9 @@ def read_info(folder: Path) -> AvatarInfo:
 
 def _info(content: dict[str, Any]) -> AvatarInfo:
     source = content["source"]
-    timing = Timing(int(source["frames"]), Fraction(source["fps"]), Fraction(content["fps"]))
+    timing = Timing(int(source["frames"]), Fraction(source["fps"]), rational_fps(content["fps"]))
+    if not 0 < timing.source_frames <= MOST_FRAMES or not 0 < timing.source_fps <= MOST_FRAMES:
+        raise ValueError
     files = {name: StoredFile(int(file["length"]), file["sha256"]) for name, file in content["files"].items()}
     height, width = content["size"]
     settings = settings_from(content["settings"])

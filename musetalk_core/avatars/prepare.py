@@ -82,19 +82,25 @@ def renew_avatar(
 
 
 def ready_avatar(
-    name: str, order: Order, models: Callable[[], Models], folder: Path, progress: Progress | None = None
+    name: str,
+    order: Order,
+    models: Callable[[], Models],
+    folder: Path,
+    progress: Progress | None = None,
+    again: bool = False,
 ) -> tuple[Avatar, str]:
     """The avatar as ordered and why it had to be prepared for that, "" when it was there.
 
-    models: called only if it must be prepared.
+    models: called only if it must be prepared. again: prepare it in any case.
     """
     reason = check_avatar(folder, order.source, order.settings, order.version, order.rate())
+    if not reason and again:
+        reason = "it was asked for"
     if not reason:
         return load_avatar(folder), ""
     log.info("The avatar %s is prepared: %s.", name, reason)
-    return prepare_avatar(
-        name, order.source, models(), order.settings, order.version, folder, progress, order.fps
-    ), reason
+    made = prepare_avatar(name, order.source, models(), order.settings, order.version, folder, progress, order.fps)
+    return made, reason
 
 
 def _batches(

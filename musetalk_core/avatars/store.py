@@ -22,7 +22,9 @@ from ..tasks import Progress
 from .info import DATA, FRAMES, INFO, LATENTS, TRACK, AvatarInfo, StoredFile
 
 STALE_SECONDS = 3600.0
-LATENT_SIZE = (4, 32, 32)
+LATENT_SIZE = torch.Size((4, 32, 32))
+# In the names of folders beside an avatar; a plain * would find those of other avatars whose names go on after a point.
+NUMBER = "[0-9a-f]" * 12
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,7 @@ def _save_latents(path: Path, prepared: Sequence[PreparedFrame]) -> None:
     """
     from safetensors.torch import save_file
 
-    nothing = torch.zeros(LATENT_SIZE)
-    for frame in prepared:
-        if frame.masked is not None:
-            nothing = torch.zeros_like(frame.masked)
-            break
+    nothing = torch.zeros(next((frame.masked.shape for frame in prepared if frame.masked is not None), LATENT_SIZE))
     masks = [np.zeros((0, 0), np.uint8) if frame.mask is None else frame.mask for frame in prepared]
     tensors = {
         "masked": torch.stack([nothing if frame.masked is None else frame.masked for frame in prepared]),
@@ -105,7 +103,7 @@ def _new_part(folder: Path) -> Path:
     """An empty folder beside an avatar's, to prepare it in. What killed preparations have left there is removed."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     recover(folder)
-    for left in folder.parent.glob(f".{folder.name}.*.part"):
+    for left in folder.parent.glob(f".{folder.name}.{NUMBER}.part"):
         newest = max((file.stat().st_mtime for file in [left, *left.iterdir()]), default=0.0)
         if time.time() - newest > STALE_SECONDS:
             shutil.rmtree(left, ignore_errors=True)
@@ -137,6 +135,6 @@ def recover(folder: Path) -> None:
     """Put the older avatar back where a process was killed between taking it away and placing the new one."""
     if folder.exists():
         return
-    olds = [old for old in folder.parent.glob(f".{folder.name}.*.old") if (old / INFO).is_file()]
+    olds = [old for old in folder.parent.glob(f".{folder.name}.{NUMBER}.old") if (old / INFO).is_file()]
     if olds:
         os.rename(max(olds, key=lambda old: old.stat().st_mtime), folder)

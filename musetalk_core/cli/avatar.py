@@ -4,6 +4,7 @@ import argparse
 import json
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,15 @@ from ..avatars.avatar import REALTIME_FPS, Avatar
 from ..avatars.clips import AvatarClips, read_clips
 from ..avatars.files import avatar_folder, check_avatar, list_avatars, load_avatar
 from ..avatars.info import read_info, speaking_as
-from ..avatars.prepare import Order, prepare_avatar, ready_avatar, renew_avatar
+from ..avatars.prepare import Order, ready_avatar, renew_avatar
 from ..avatars.speaking import AvatarVideo
 from ..avatars.upstream import import_avatar
 from ..engine import Engine
 from ..errors import MuseTalkError
 from ..media.audio import AudioFile
 from ..media.source import open_source
-from ..report import Report
+from ..settings import LipSyncSettings
+from ..tasks import Progress
 from ..timeline import rational_fps
 from .infer import ProgressBar, add_settings, add_weights, load, option, settings_of
 
@@ -87,20 +89,24 @@ def prepare(args: argparse.Namespace) -> int:
     engine = load(args)
     with closing(ProgressBar(args.name)) as progress:
         if args.video is None:
-            reason = check_avatar(folder, None, settings, engine.version)
-            if reason or args.force:
-                renew_avatar(folder, engine.models(settings), settings, engine.version, progress)
+            avatar, reason = _from_itself(folder, engine, settings, progress, args.force)
         else:
             order = Order(open_source(args.video, fps), settings, engine.version, fps)
-            reason = check_avatar(folder, order.source, settings, engine.version, order.rate())
-            if reason or args.force:
-                models = engine.models(settings)
-                prepare_avatar(args.name, order.source, models, settings, engine.version, folder, progress, fps)
-    if not reason and not args.force:
-        print(f"{folder} is prepared already")
-        return 0
-    print(f"{folder}: {reason or 'prepared again'}\n{Report.of_track(load_avatar(folder).track).text()}")
+            models = partial(engine.models, settings)
+            avatar, reason = ready_avatar(args.name, order, models, folder, progress, args.force)
+    print(f"{folder} was prepared: {reason}\n{avatar.text()}" if reason else f"{folder} is prepared already")
     return 0
+
+
+def _from_itself(
+    folder: Path, engine: Engine, settings: LipSyncSettings, progress: Progress, again: bool = False
+) -> tuple[Avatar, str]:
+    """The avatar of a folder with these settings, and why it had to be prepared again from its own frames, or ""."""
+    reason = check_avatar(folder, None, settings, engine.version)
+    if not reason and not again:
+        return load_avatar(folder), ""
+    made = renew_avatar(folder, engine.models(settings), settings, engine.version, progress)
+    return made, reason or "it was asked for"
 
 
 def show(args: argparse.Namespace) -> int:
@@ -169,17 +175,11 @@ def run_config(args: argparse.Namespace) -> int:
 def _ready(job: AvatarClips, engine: Engine, folder: Path) -> Avatar:
     """The avatar of a job, prepared if it must be; says why."""
     with closing(ProgressBar(job.name)) as progress:
-        usable = not check_avatar(folder)
-        if job.video is not None and (job.preparation or not usable):
+        if job.video is not None and (job.preparation or check_avatar(folder)):
             order = Order(open_source(job.video, REALTIME_FPS), job.settings, engine.version)
-            avatar, reason = ready_avatar(job.name, order, lambda: engine.models(job.settings), folder, progress)
+            avatar, reason = ready_avatar(job.name, order, partial(engine.models, job.settings), folder, progress)
         else:
-            reason = check_avatar(folder, None, job.settings, engine.version)
-            if reason:
-                models = engine.models(job.settings)
-                avatar = renew_avatar(folder, models, job.settings, engine.version, progress)
-            else:
-                avatar = load_avatar(folder)
+            avatar, reason = _from_itself(folder, engine, job.settings, progress)
     if reason:
         print(f"{folder} was prepared: {reason}")
     return avatar
