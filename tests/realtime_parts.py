@@ -11,11 +11,14 @@ from clips import moving_portrait
 from comfy_client import HOST_ROOT
 from demo_inputs import make_speech
 
+from musetalk_core.audio_features import extract_features
 from musetalk_core.avatars.avatar import Avatar
 from musetalk_core.engine import Engine
+from musetalk_core.latents import decode_faces
 from musetalk_core.media.source import TensorFrames
 from musetalk_core.pipeline import prepare_frames
 from musetalk_core.realtime.block import BLOCK_SECONDS, Block
+from musetalk_core.realtime.compositor import speaking_picture
 from musetalk_core.realtime.engine import RealtimeEngine, RealtimeModels
 from musetalk_core.realtime.session import Session
 from musetalk_core.settings import LipSyncSettings
@@ -64,18 +67,21 @@ class Stage:
     """An engine whose work is done between two blocks, on a clock that only moves from block to block."""
 
     def __init__(self, holder: Holder, ladder: tuple[int, ...] = (2, 4, 8)) -> None:
-        self.seconds = 0.0
+        self.seconds, self.blocks = 0.0, 0
         self.holder = holder
         self.engine = RealtimeEngine(holder, ladder, lambda: self.seconds)
 
-    def work(self) -> None:
-        while self.engine.work() == 0.0:
-            pass
+    def work(self, until: float = 0.0) -> None:
+        """Let the engine do what it does up to a time; what it waits for passes at once."""
+        while (wait := self.engine.work()) is not None and (wait == 0 or self.seconds + wait < until):
+            self.seconds += wait and max(wait, 1e-4)
 
     def step(self, *sessions: Session) -> list[Block]:
         """40 ms: all that can be made is made, then every session hands out a block."""
-        self.work()
-        self.seconds += BLOCK_SECONDS
+        self.blocks += 1
+        due = self.blocks * BLOCK_SECONDS
+        self.work(due)
+        self.seconds = due
         return [session.next_block() for session in sessions]
 
     def run(self, session: Session, blocks: int) -> list[Block]:
@@ -89,6 +95,30 @@ class Stage:
             if blocks[-1].kind == "idle" and not session.queued_seconds:
                 return blocks
         raise AssertionError("it never ends")
+
+
+def mouths_live_and_offline(engine: Engine, sound: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """One picture saying a sound that comes from a microphone, and that is known as a whole.
+
+    Left out are the frames in which a part of the mouth shows only.
+    """
+    avatar = portrait_avatar(engine, 1)
+    stage = Stage(Holder(engine))
+    session = stage.engine.session(avatar)
+    blocks = []
+    for start in range(0, len(sound), 640):
+        session.feed(sound[start : start + 640])
+        blocks += stage.step(session)
+    session.finish()
+    blocks += stage.until_idle(session)
+    spoken = [block for block in blocks if block.kind == "speech"][: len(sound) // 640]
+    rows = [k for k in range(4, len(spoken)) if all(block.speaking for block in spoken[k - 4 : k + 1])]
+    features = extract_features(engine.audio_encoder, sound, Fraction(len(sound), RATE), FPS)
+    latents = [part.expand(len(rows), -1, -1, -1) for part in (avatar.masked, avatar.reference)]
+    tokens = features.tokens(0, features.frames)[rows]
+    faces = decode_faces(engine.codec, engine.generator.generate(*latents, tokens))
+    offline = [speaking_picture(avatar, 0, face, 1.0) for face in faces]
+    return [spoken[k].picture for k in rows], offline
 
 
 def sound_of(blocks: list[Block]) -> np.ndarray:

@@ -155,27 +155,27 @@ def test_batches_climb_the_ladder_and_not_more_is_made_than_may_wait(stage, avat
 
 
 def test_two_sessions_made_together_equal_each_alone(engine, avatar, speech):
-    def alone(sound):
-        stage = Stage(Holder(engine), (4,))
-        session = stage.engine.session(avatar)
-        session.feed(sound)
-        session.finish()
-        return stage.until_idle(session)
+    def spoken(*sounds):
+        stage = Stage(Holder(engine))
+        sessions = [stage.engine.session(avatar) for _ in sounds]
+        for session, sound in zip(sessions, sounds, strict=True):
+            session.feed(sound)
+            session.finish()
+        rows = [stage.step(*sessions) for _ in range(30)]
+        assert not any(session.queued_seconds for session in sessions)
+        return stage.holder.held, [
+            [block for block in blocks if block.kind == "speech"] for blocks in zip(*rows, strict=True)
+        ]
 
-    one, two = speech[:16000], speech[20000:36000]
-    stage = Stage(Holder(engine), (8,))
-    sessions = [stage.engine.session(avatar), stage.engine.session(avatar)]
-    for session, sound in zip(sessions, (one, two), strict=True):
-        session.feed(sound)
-        session.finish()
-    pairs = [stage.step(*sessions) for _ in range(len(alone(one)))]
-    for blocks, expected in zip(zip(*pairs, strict=True), (alone(one), alone(two)), strict=True):
-        spoken = [block for block in blocks if block.kind == "speech"]
-        before = [block for block in expected if block.kind == "speech"]
-        assert len(spoken) == len(before)
-        for block, other in zip(spoken, before, strict=True):
+    one, two = speech[:12800], speech[20000:32800]
+    together, both = spoken(one, two)
+    apart, first = spoken(one)
+    assert together < 2 * apart, "the batches are shared"
+    for blocks, others in zip(both, (*first, *spoken(two)[1]), strict=True):
+        assert len(blocks) == len(others) > 20
+        for block, other in zip(blocks, others, strict=True):
             assert np.array_equal(block.sound, other.sound)
-    assert max(stage.holder.held, 1) < 2 * len(pairs)
+            assert np.abs(block.picture.astype(int) - other.picture).max() <= 1, "but for the last digit of a batch"
 
 
 @pytest.mark.parametrize("piece", [1, 333, 640, 16000, 160000])
@@ -326,6 +326,12 @@ def test_a_closed_session_says_so_and_is_forgotten(stage, avatar):
     for call in (session.next_block, lambda: session.feed(np.zeros(1))):
         with pytest.raises(MuseTalkError, match="The session is closed"):
             call()
+
+
+def test_an_avatar_that_lies_in_a_file_is_refused(stage, avatar):
+    bright = TensorFrames(avatar.frames.frames.float() / 255, FPS)
+    with pytest.raises(MuseTalkError, match="avatar 'portrait' are not in memory as 8-bit"):
+        stage.engine.session(replace(avatar, frames=bright))
 
 
 def test_the_mouth_is_pasted_as_offline(avatar):

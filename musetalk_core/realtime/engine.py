@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from ..audio_features import AudioEncoder
 from ..avatars.avatar import Avatar
 from ..batches import shrinking_batches
+from ..errors import MuseTalkError
 from ..generator import Generator
 from ..latents import Codec, decode_faces
+from ..media.source import TensorFrames
 from .actions import ActionClip
 from .compositor import speaking_picture
 from .scheduler import Scheduler
@@ -87,7 +90,9 @@ class RealtimeEngine:
         self._thread: Thread | None = None
 
     def start(self) -> None:
-        """Start the worker thread."""
+        """Start the worker thread; nothing happens when it runs."""
+        if self._thread is not None:
+            return
         self._stopping = False
         self._thread = Thread(target=self._run, name="musetalk-realtime", daemon=True)
         self._thread.start()
@@ -103,7 +108,15 @@ class RealtimeEngine:
     def session(
         self, avatar: Avatar, actions: Mapping[int, ActionClip] | None = None, max_queued_seconds: float = 600.0
     ) -> Session:
-        """A new session of an avatar whose pictures are in memory and whose latents these networks made."""
+        """A new session of an avatar whose latents these networks made.
+
+        Raises MuseTalkError when its pictures are not in memory, for every block would wait for a file, and for action
+        clips of another size.
+        """
+        if not isinstance(avatar.frames, TensorFrames) or avatar.frames.frames.dtype != torch.uint8:
+            raise MuseTalkError(
+                f"The pictures of the avatar {avatar.name!r} are not in memory as 8-bit; load it for real time."
+            )
         session = Session(avatar, self._awake.set, self._remove, actions, max_queued_seconds, self._now)
         with self._lock:
             self._sessions.append(session)
@@ -186,45 +199,57 @@ class RealtimeEngine:
     def _generate(self, models: RealtimeModels, jobs: list[Job]) -> bool:
         """The faces of all jobs in one batch; False when it failed."""
         begun = self._now()
-        rows: list[tuple[Job, int, int]] = []  # job, frame in it, source frame
-        for job in jobs:
-            job.faces = [None] * len(job.frames)
-            for k, frame in enumerate(job.frames):
-                index = job.session.loop.index(frame.position)
-                if job.session.avatar.track.present[index]:
-                    rows.append((job, k, index))
-        if not rows:
-            return True
-        masked = torch.stack([job.session.avatar.masked[index] for job, _, index in rows])
-        reference = torch.stack([job.session.avatar.reference[index] for job, _, index in rows])
-        tokens = torch.stack([job.tokens[k] for job, k, _ in rows if job.tokens is not None])
-
-        def generate(start: int, stop: int) -> torch.Tensor:
-            part = slice(start, stop)
-            latents = models.generator.generate(masked[part], reference[part], tokens[part])
-            return decode_faces(models.codec, latents).cpu()
-
         try:
-            for start, stop, faces in shrinking_batches(generate, len(rows), len(rows)):
-                for (job, k, _), face in zip(rows[start:stop], faces, strict=True):
-                    job.faces[k] = face
+            count = _make_faces(models, jobs)
         except Exception:
-            log.exception("A batch of %d frames of %d sessions failed.", len(rows), len(jobs))
+            log.exception("A batch of %d sessions failed.", len(jobs))
             return False
         took = self._now() - begun
         for job in jobs:
             job.session.metrics.time("generation", took)
-            job.session.metrics.set("fps_infer", len(rows) / max(took, 1e-9))
+            job.session.metrics.set("fps_infer", count / max(took, 1e-9))
         return True
 
     def _deliver(self, job: Job) -> None:
         """Paste the faces, and hand the pictures to the session; a frame without one shows its source."""
         for frame, face in zip(job.frames, job.faces or [None] * len(job.frames), strict=True):
             begun = self._now()
-            index = job.session.loop.index(frame.position)
-            picture = None if face is None else speaking_picture(job.session.avatar, index, face, frame.weight)
+            picture = None if face is None else self._paste(job.session, frame, face)
             job.session.metrics.time("compositing", self._now() - begun)
             job.session.deliver(frame, picture)
+
+    def _paste(self, session: Session, frame: Frame, face: torch.Tensor) -> np.ndarray | None:
+        try:
+            return speaking_picture(session.avatar, session.loop.index(frame.position), face, frame.weight)
+        except Exception:
+            log.exception("Session %s: a face could not be pasted.", session.id)
+            return None
+
+
+def _make_faces(models: RealtimeModels, jobs: list[Job]) -> int:
+    """Give every job its faces; how many there are."""
+    rows: list[tuple[Job, int, int]] = []  # job, frame in it, source frame
+    for job in jobs:
+        job.faces = [None] * len(job.frames)
+        for k, frame in enumerate(job.frames):
+            index = job.session.loop.index(frame.position)
+            if job.session.avatar.track.present[index]:
+                rows.append((job, k, index))
+    if not rows:
+        return 0
+    masked = torch.stack([job.session.avatar.masked[index] for job, _, index in rows])
+    reference = torch.stack([job.session.avatar.reference[index] for job, _, index in rows])
+    tokens = torch.stack([job.tokens[k] for job, k, _ in rows if job.tokens is not None])
+
+    def generate(start: int, stop: int) -> torch.Tensor:
+        part = slice(start, stop)
+        latents = models.generator.generate(masked[part], reference[part], tokens[part])
+        return decode_faces(models.codec, latents).cpu()
+
+    for start, stop, faces in shrinking_batches(generate, len(rows), len(rows)):
+        for (job, k, _), face in zip(rows[start:stop], faces, strict=True):
+            job.faces[k] = face
+    return len(rows)
 
 
 def _runs(frames: Sequence[Frame]) -> Iterator[list[Frame]]:

@@ -8,6 +8,7 @@ from .block import BLOCK_SECONDS
 from .session import Need, Session
 
 MARGIN = 0.02  # s that a batch is started before it has to be
+CAUTION = 2.0  # times as long as expected a batch may take without being late
 LATEST = 0.1  # share of a new measurement in the expected time of a batch
 FIRST_PATIENCE = 0.2  # s that a first frame waits for a second one
 FIRST_GUESS = 0.03  # s for a frame, before anything was measured
@@ -63,9 +64,9 @@ class Scheduler:
             if part:
                 chosen.append((need.session, part))
                 room -= part
-        slack = needs[0].deadline - now - self.expected(limit - room) - MARGIN
+        slack = needs[0].deadline - now - CAUTION * self.expected(limit - room) - MARGIN
         started = rung > 0 or needs[0].playing
-        if room and started and slack > 0 and not any(need.full for need in needs):
+        if room and started and slack > 0 and not any(need.last for need in needs):
             return [], slack
         return chosen, 0.0
 
@@ -74,4 +75,4 @@ class Scheduler:
 
     def _worth_it(self, need: Need, now: float) -> bool:
         """Whether there is enough for a first batch, so that the second is made while the first is shown."""
-        return need.playing or need.full or need.frames >= self.ladder[0] or now - need.planned > FIRST_PATIENCE
+        return need.playing or need.last or need.frames >= self.ladder[0] or now - need.planned > FIRST_PATIENCE

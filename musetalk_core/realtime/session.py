@@ -55,7 +55,7 @@ class Need:
     """What a session wants to have made.
 
     deadline: when the first frame is shown, in seconds of the session's clock; frames: how many wait; batches: made
-    since the sound began; full: no more will come for now; playing: sound is heard already; planned: since when the
+    since the sound began; last: no more will come; playing: sound is heard already; planned: since when the
     first one waits.
     """
 
@@ -63,7 +63,7 @@ class Need:
     deadline: float
     frames: int
     batches: int
-    full: bool
+    last: bool
     playing: bool
     planned: float
 
@@ -224,9 +224,9 @@ class Session:
                 return None
             blocks = waiting[0] + (0 if self._playing else max(self._starts - self._index, 0))
             deadline = self._last_block + (blocks + 1) * BLOCK_SECONDS
-            full = len(self._line) >= AHEAD or all(utterance.finished for utterance in self._utterances)
+            last = not self._utterances
             planned = self._line[waiting[0]].planned
-            return Need(self, deadline, len(waiting), self._step, full, self._playing, planned)
+            return Need(self, deadline, len(waiting), self._step, last, self._playing, planned)
 
     def take(self, count: int) -> list[Frame]:
         """At most `count` frames to make, in order; their places in the picture loop are decided now."""
