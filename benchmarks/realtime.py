@@ -29,10 +29,11 @@ import torch
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
 
-from realtime_parts import Holder, demo_speech, portrait_avatar  # noqa: E402
+from realtime_parts import Holder, demo_speech, mouths_live_and_offline, portrait_avatar  # noqa: E402
 
 from musetalk_core.audio_features import AudioEncoder, WhisperEncoder, extract_features  # noqa: E402
 from musetalk_core.engine import Engine, WeightChoice, load_engine  # noqa: E402
+from musetalk_core.evaluation.lips import correlation, find_landmarks, lip_gap  # noqa: E402
 from musetalk_core.realtime.block import BLOCK_SECONDS, FPS, RATE  # noqa: E402
 from musetalk_core.realtime.compositor import speaking_picture  # noqa: E402
 from musetalk_core.realtime.engine import RealtimeEngine  # noqa: E402
@@ -148,6 +149,15 @@ def feature_errors(encoder: AudioEncoder, speech: np.ndarray) -> dict[str, Any]:
     return result
 
 
+def lips(loaded: Engine, sound: np.ndarray) -> dict[str, float]:
+    """How the gap between the lips of a microphone's pictures follows that of a file's."""
+    live, offline = mouths_live_and_offline(loaded, sound)
+    detector = loaded.backends.get("mediapipe").detector
+    gaps = [lip_gap(find_landmarks(map(torch.tensor, pictures), detector)) for pictures in (live, offline)]
+    difference = float(np.abs(np.stack(live).astype(int) - np.stack(offline)).max())
+    return {"frames": len(live), "correlation": correlation(*gaps), "largest_pixel_difference": difference}
+
+
 def random_whisper(device: torch.device) -> WhisperEncoder:
     """whisper-tiny's architecture with random weights: what it costs, not what it hears."""
     from transformers import WhisperConfig
@@ -197,6 +207,7 @@ def measure(loaded: Engine, options: argparse.Namespace) -> dict[str, Any]:
         "sustained": asyncio.run(run_sessions(engine, avatar, [sound], "mic"))[0],
         "sessions": how_many(engine, avatar, sound[: 15 * RATE], options.most_sessions),
         "compositing_ms": compositing(avatar),
+        "lips_mic_against_file": lips(loaded, speech[: round(3.6 * RATE)]),
         "features_demo": feature_errors(loaded.audio_encoder, speech),
     }
     if options.whisper:

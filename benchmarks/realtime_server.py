@@ -22,11 +22,13 @@ import torch
 from aiortc.codecs.h264 import H264Encoder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.extend([str(REPOSITORY), str(REPOSITORY / "tests"), str(REPOSITORY / "scripts")])
+sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(REPOSITORY / "scripts"))
+sys.path.insert(0, str(REPOSITORY / "tests"))
 
-from realtime_parts import demo_speech
-from realtime_server import demo_engine, prepared_folder, running
-from realtime_viewer import Viewer
+from realtime_parts import demo_speech  # noqa: E402
+from realtime_server import demo_engine, prepared_folder, running  # noqa: E402
+from realtime_viewer import Viewer  # noqa: E402
 
 STAGES = ("audio_in", "features", "batch_wait", "generation", "compositing", "lateness")
 RATE = 16000

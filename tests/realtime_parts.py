@@ -11,11 +11,14 @@ from clips import moving_portrait
 from comfy_client import HOST_ROOT
 from demo_inputs import make_speech
 
+from musetalk_core.audio_features import extract_features
 from musetalk_core.avatars.avatar import Avatar
 from musetalk_core.engine import Engine
+from musetalk_core.latents import decode_faces
 from musetalk_core.media.source import TensorFrames
 from musetalk_core.pipeline import prepare_frames
 from musetalk_core.realtime.block import BLOCK_SECONDS, Block
+from musetalk_core.realtime.compositor import speaking_picture
 from musetalk_core.realtime.engine import RealtimeEngine, RealtimeModels
 from musetalk_core.realtime.session import Session
 from musetalk_core.settings import LipSyncSettings
@@ -92,6 +95,30 @@ class Stage:
             if blocks[-1].kind == "idle" and not session.queued_seconds:
                 return blocks
         raise AssertionError("it never ends")
+
+
+def mouths_live_and_offline(engine: Engine, sound: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """One picture saying a sound that comes from a microphone, and that is known as a whole.
+
+    Left out are the frames in which a part of the mouth shows only.
+    """
+    avatar = portrait_avatar(engine, 1)
+    stage = Stage(Holder(engine))
+    session = stage.engine.session(avatar)
+    blocks = []
+    for start in range(0, len(sound), 640):
+        session.feed(sound[start : start + 640])
+        blocks += stage.step(session)
+    session.finish()
+    blocks += stage.until_idle(session)
+    spoken = [block for block in blocks if block.kind == "speech"][: len(sound) // 640]
+    rows = [k for k in range(4, len(spoken)) if all(block.speaking for block in spoken[k - 4 : k + 1])]
+    features = extract_features(engine.audio_encoder, sound, Fraction(len(sound), RATE), FPS)
+    latents = [part.expand(len(rows), -1, -1, -1) for part in (avatar.masked, avatar.reference)]
+    tokens = features.tokens(0, features.frames)[rows]
+    faces = decode_faces(engine.codec, engine.generator.generate(*latents, tokens))
+    offline = [speaking_picture(avatar, 0, face, 1.0) for face in faces]
+    return [spoken[k].picture for k in rows], offline
 
 
 def sound_of(blocks: list[Block]) -> np.ndarray:

@@ -140,7 +140,7 @@ def _opens_text(call):
     if name.endswith((".read_text", ".write_text")):
         return True
     binary = re.search(r"'[rwax]\+?b'", ast.unparse(call))
-    return re.search(r"\bopen$", name) and name not in ("av.open", "Image.open") and not binary
+    return re.search(r"\bopen$", name) and not name.endswith(("av.open", "Image.open", "manager.open")) and not binary
 
 
 @pytest.mark.parametrize(

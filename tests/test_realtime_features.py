@@ -12,13 +12,11 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder as Whisp
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 
-from realtime_parts import FPS, RATE, Holder, Stage, demo_speech, portrait_avatar
+from realtime_parts import FPS, RATE, demo_speech, mouths_live_and_offline
 
 from musetalk_core.audio_features import WhisperEncoder, extract_features
 from musetalk_core.engine import WeightChoice, load_engine
 from musetalk_core.evaluation.lips import correlation, find_landmarks, lip_gap
-from musetalk_core.latents import decode_faces
-from musetalk_core.realtime.compositor import speaking_picture
 from musetalk_core.realtime.features import LOOKAHEAD_ROWS, LiveFeatures, LocalEncoder, SampleRing
 from musetalk_core.weights.folders import ModelFolders
 
@@ -129,24 +127,8 @@ def test_the_demo_encoder_hears_a_microphone_nearly_as_offline(engine, speech):
 
 def test_lips_of_a_microphone_follow_as_those_of_a_file(engine, speech):
     """One picture, so that all that moves is the mouth: the gap between the lips correlates with at least 0.99."""
-    avatar = portrait_avatar(engine, 1)
-    sound = speech[: round(3.6 * RATE)]
-    stage = Stage(Holder(engine))
-    session = stage.engine.session(avatar)
-    blocks = []
-    for start in range(0, len(sound), 640):
-        session.feed(sound[start : start + 640])
-        blocks += stage.step(session)
-    session.finish()
-    blocks += stage.until_idle(session)
-    spoken = [block for block in blocks if block.kind == "speech"][: len(sound) // 640]
-    rows = [k for k in range(4, len(spoken)) if all(block.speaking for block in spoken[k - 4 : k + 1])]
-    tokens = whole(engine.audio_encoder, sound)[rows]
-    latents = [part.expand(len(rows), -1, -1, -1) for part in (avatar.masked, avatar.reference)]
-    faces = decode_faces(engine.codec, engine.generator.generate(*latents, tokens))
-    offline = [speaking_picture(avatar, 0, face, 1.0) for face in faces]
-    live = [spoken[k].picture for k in rows]
+    live, offline = mouths_live_and_offline(engine, speech[: round(3.6 * RATE)])
     detector = engine.backends.get("mediapipe").detector
     gaps = [lip_gap(find_landmarks(map(torch.tensor, pictures), detector)) for pictures in (live, offline)]
-    assert len(rows) > 50 and correlation(*gaps) >= 0.99
+    assert len(live) > 50 and correlation(*gaps) >= 0.99
     assert np.abs(np.stack(live).astype(int) - np.stack(offline)).mean() < 1.0

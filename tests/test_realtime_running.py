@@ -86,17 +86,17 @@ def test_a_machine_that_slept_goes_on_without_a_burst():
 
 
 def test_ten_minutes_of_a_session_keep_sound_and_picture_together(loaded, avatar):
-    """A minute of silence fed as a microphone would, ten times over: the delay at the end is that of the beginning."""
+    """A quiet microphone for 15000 blocks, every one marked: the delay at the end is that of the beginning."""
     stage = Stage(Holder(loaded))
     session = stage.engine.session(avatar)
     mark = np.zeros(640, np.float32)
     delays = []
     for k in range(15000):
-        mark[0] = 1e-6 * (k + 1)
+        mark[0] = 1e-9 * (k + 1)  # far below what the voice detector hears
         session.feed(mark)
         block = stage.step(session)[0]
         if block.kind == "speech":
-            delays.append(k - round(block.sound[0] * 1e6) + 1)
+            delays.append(k - round(block.sound[0] * 1e9) + 1)
     assert delays and set(delays) == {delays[0]} and delays[0] <= 9
     assert session.metrics.snapshot()["underruns"] == 0
     assert session.queued_seconds <= 0.4

@@ -328,6 +328,12 @@ def test_a_closed_session_says_so_and_is_forgotten(stage, avatar):
             call()
 
 
+def test_an_avatar_that_lies_in_a_file_is_refused(stage, avatar):
+    bright = TensorFrames(avatar.frames.frames.float() / 255, FPS)
+    with pytest.raises(MuseTalkError, match="avatar 'portrait' are not in memory as 8-bit"):
+        stage.engine.session(replace(avatar, frames=bright))
+
+
 def test_the_mouth_is_pasted_as_offline(avatar):
     """The same face in the same frame, by the one function both use."""
     from musetalk_core.realtime.compositor import speaking_picture

@@ -1,6 +1,7 @@
 """Picture and sound at a real WebRTC client: rate, skew, quality, load; and WHIP to a real receiver."""
 
 import asyncio
+import gc
 import os
 import threading
 import time
@@ -19,7 +20,8 @@ from realtime_server import AVATAR, demo_engine, prepared_folder, running
 from realtime_viewer import Viewer, onsets
 
 from musetalk_core.avatars.actions import add_action
-from musetalk_core.realtime.webrtc import even, set_video_bitrate
+from musetalk_core.realtime.runner import LiveSession
+from musetalk_core.realtime.webrtc import Peer, even, set_video_bitrate
 
 RATE = 16000
 FLASH = 10  # frames of the action before it becomes white and sounds
@@ -218,9 +220,9 @@ def test_fifty_connects_and_disconnects_leave_nothing_behind(serve):
         # asyncio's own threads for blocking calls come one after the other up to a fixed number, and stay.
         workers = [thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")]
         assert len(workers) <= before[2]
-        assert not any(
-            name.startswith("musetalk-session") for name in (task.get_name() for task in asyncio.all_tasks())
-        )
+        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("musetalk-session-")]
+        gc.collect()
+        assert [kept for kept in gc.get_objects() if type(kept) in (LiveSession, Peer)] == []
 
     serve(scenario, max_sessions=20)
 

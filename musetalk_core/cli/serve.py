@@ -83,7 +83,7 @@ async def _serve(args: argparse.Namespace, config: "ServerConfig") -> None:
     engine.start()
     try:
         if config.avatar is not None:
-            service.shelf.get(config.avatar)
+            engine.warm_up(service.shelf.get(config.avatar))
         runner = web.AppRunner(create_app(service, config), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
         try:

@@ -14,8 +14,10 @@ import torch
 from ..audio_features import AudioEncoder
 from ..avatars.avatar import Avatar
 from ..batches import shrinking_batches
+from ..errors import MuseTalkError
 from ..generator import Generator
 from ..latents import Codec, decode_faces
+from ..media.source import TensorFrames
 from .actions import ActionClip
 from .compositor import speaking_picture
 from .scheduler import Scheduler
@@ -88,7 +90,9 @@ class RealtimeEngine:
         self._thread: Thread | None = None
 
     def start(self) -> None:
-        """Start the worker thread."""
+        """Start the worker thread; nothing happens when it runs."""
+        if self._thread is not None:
+            return
         self._stopping = False
         self._thread = Thread(target=self._run, name="musetalk-realtime", daemon=True)
         self._thread.start()
@@ -104,7 +108,15 @@ class RealtimeEngine:
     def session(
         self, avatar: Avatar, actions: Mapping[int, ActionClip] | None = None, max_queued_seconds: float = 600.0
     ) -> Session:
-        """A new session of an avatar whose pictures are in memory and whose latents these networks made."""
+        """A new session of an avatar whose latents these networks made.
+
+        Raises MuseTalkError when its pictures are not in memory, for every block would wait for a file, and for action
+        clips of another size.
+        """
+        if not isinstance(avatar.frames, TensorFrames) or avatar.frames.frames.dtype != torch.uint8:
+            raise MuseTalkError(
+                f"The pictures of the avatar {avatar.name!r} are not in memory as 8-bit; load it for real time."
+            )
         session = Session(avatar, self._awake.set, self._remove, actions, max_queued_seconds, self._now)
         with self._lock:
             self._sessions.append(session)

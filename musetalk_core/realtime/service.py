@@ -145,7 +145,7 @@ class RealtimeService:
         await asyncio.gather(*(peer.close() for peer in list(self.peers)))
         await self.tasks.close()
         await self.manager.close_all()
-        sockets = [socket.close(code=1001, message=b"server shutdown") for socket in list(self.sockets)]
+        sockets = [channel.close(code=1001, message=b"server shutdown") for channel in list(self.sockets)]
         await asyncio.gather(*sockets, return_exceptions=True)
 
     def _mouth(self, live: LiveSession) -> SpeechQueue:

@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 VIDEO_CLOCK = 90000
 VIDEO_TICKS = VIDEO_CLOCK // int(FPS)
 PACKET_SAMPLES = 320  # 20 ms: one Opus packet
-MOST_PICTURES = 2
-MOST_SOUNDS = 25
+MOST_PICTURES = 8  # that wait for the encoder; a burst after a pause fits in
+MOST_BLOCKS = 25
 CODECS = ("video/h264", "video/vp8")
 
 
@@ -31,13 +31,13 @@ class BlockTracks:
     """Both tracks of a session for one peer. They read one subscription, and time stamps come from the block's index:
     picture and sound of a block have one time whatever is late or lost.
 
-    They begin when the connection asks for the first frame, so that nothing old waits then. A picture that the
-    encoder has no time for is dropped; lost sound becomes silence.
+    They begin when the connection asks for the first frame, so that nothing old waits then. An encoder that falls
+    MOST_PICTURES behind goes on with the newest one; lost sound becomes silence.
     """
 
     def __init__(self, live: LiveSession) -> None:
         self.audio, self.video = _track_pair()
-        self._subscription = live.subscribe()
+        self._subscription = live.subscribe(MOST_BLOCKS)
         self._pump = asyncio.create_task(self._run())
 
     async def close(self) -> None:
@@ -90,6 +90,8 @@ def _track_pair() -> tuple[Any, Any]:
         kind = "video"
 
         def put(self, block: Block, place: int) -> None:
+            if len(self._held) == MOST_PICTURES:
+                self._held.clear()
             self._held.append((place, block.picture))
             self._filled.set()
 
@@ -123,7 +125,7 @@ def _track_pair() -> tuple[Any, Any]:
             frame.sample_rate, frame.pts, frame.time_base = RATE, start, Fraction(1, RATE)
             return frame
 
-    return AudioTrack(MOST_SOUNDS * BLOCK_SAMPLES // PACKET_SAMPLES), VideoTrack(MOST_PICTURES)
+    return AudioTrack(MOST_BLOCKS * BLOCK_SAMPLES // PACKET_SAMPLES), VideoTrack(MOST_PICTURES)
 
 
 def pcm16(sound: np.ndarray) -> np.ndarray:

@@ -30,12 +30,12 @@ FORMATS = {"pcm16": "<i2", "float32": "<f4"}
 
 async def open_socket(request: web.Request, service: RealtimeService) -> web.WebSocketResponse:
     """The accepted WebSocket; one that is silent is asked whether it lives, one that is gone is closed."""
-    socket = web.WebSocketResponse(
+    channel = web.WebSocketResponse(
         heartbeat=HEARTBEAT, max_msg_size=service.config.message_limit, protocols=(SUBPROTOCOL,), compress=False
     )
-    await socket.prepare(request)
-    service.sockets.add(socket)
-    return socket
+    await channel.prepare(request)
+    service.sockets.add(channel)
+    return channel
 
 
 def decoded_sound(data: bytes, kind: str) -> np.ndarray:
@@ -64,49 +64,49 @@ async def humanecho(request: web.Request, service: RealtimeService) -> web.WebSo
     Texts are answered with the envelope, sounds only when something is wrong. What is said ends when it closes.
     """
     wanted, heard = session_of(dict(request.query)), False
-    socket = await open_socket(request, service)
-    async for message in socket:
+    channel = await open_socket(request, service)
+    async for message in channel:
         try:
             live = service.manager.get(wanted)
             if message.type == WSMsgType.TEXT:
                 service.say(live, message.data, {})
-                await socket.send_json({"code": 0, "msg": "ok"})
+                await channel.send_json({"code": 0, "msg": "ok"})
             elif message.type == WSMsgType.BINARY:
                 live.session.feed(decoded_sound(message.data, "pcm16"))
                 heard = True
         except MuseTalkError as error:
-            await socket.send_json({"code": -1, "msg": str(error)})
+            await channel.send_json({"code": -1, "msg": str(error)})
         except ConnectionError:
             break
     if heard:
         with suppress(MuseTalkError):
             service.manager.get(wanted).session.finish()
-    return socket
+    return channel
 
 
 async def lockstep(request: web.Request, service: RealtimeService) -> web.WebSocketResponse:
     """WS /ws: every message with sound is answered by a picture when one is there."""
-    socket = await open_socket(request, service)
-    talk = _Lockstep(socket, service)
+    channel = await open_socket(request, service)
+    talk = _Lockstep(channel, service)
     try:
-        async for message in socket:
+        async for message in channel:
             try:
                 if not await talk.handle(message):
                     break
             except MuseTalkError as error:
-                await socket.send_json({"type": "error", "message": str(error)})
+                await channel.send_json({"type": "error", "message": str(error)})
     except ConnectionError:
         log.info("A client of /ws left in the middle of a message.")
     finally:
         await talk.close()
-    return socket
+    return channel
 
 
 class _Lockstep:
     """One client of /ws: the session that it drives and the newest pictures of it."""
 
-    def __init__(self, socket: web.WebSocketResponse, service: RealtimeService) -> None:
-        self.socket, self.service = socket, service
+    def __init__(self, channel: web.WebSocketResponse, service: RealtimeService) -> None:
+        self.channel, self.service = channel, service
         self._live: LiveSession | None = None
         self._own = False
         self._subscription: Subscription | None = None
@@ -121,7 +121,7 @@ class _Lockstep:
         kind = content.get("type")
         if kind == "session":
             await self._begin(content)
-            await self.socket.send_json({"type": "session_ack", "sessionid": self._session().session.id})
+            await self.channel.send_json({"type": "session_ack", "sessionid": self._session().session.id})
         elif kind == "audio":
             await self._hear(content)
         elif kind == "end":
@@ -168,7 +168,7 @@ class _Lockstep:
         if self._blocks:
             block = self._blocks.popleft()
             picture = await asyncio.to_thread(jpeg, block.picture)
-            await self.socket.send_json(
+            await self.channel.send_json(
                 {
                     "type": "video",
                     "data": base64.b64encode(picture).decode(),
