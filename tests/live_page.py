@@ -105,6 +105,7 @@ class LivePage:
         """One that another page has opened."""
         live = cls.__new__(cls)
         live._context, live.page, live.errors = page.context, page, []
+        page.locator("#avatar").wait_for()  # before, the opener's own scripts run in an empty document
         live._follow()
         return live
 

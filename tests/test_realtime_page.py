@@ -158,21 +158,21 @@ def test_page_gets_25_frames_a_second_with_sound_and_picture_together(live):
         begun = now
     assert min(rates) >= 24 and max(rates) <= 26, rates
     assert median(map(abs, skews)) <= 60, skews  # the browser's buffers settle in the first seconds
-    assert live.text("answer").endswith(" ms") and live.text("roundTrip").endswith(" ms")
+    assert live.text("buffer").endswith(" ms") and live.text("roundTrip").endswith(" ms")
 
 
 def test_speech_into_the_microphone_moves_the_lips_and_nothing_else(live, avatar):
     live.start()
+    live.page.wait_for_timeout(3000)  # the codec's first pictures are soft
     still = live.pictures(10)
     live.page.locator("#microphone").click()
     live.wait_for_answer()
     spoken = live.pictures(40)
     live.page.locator("#microphone").click()
     here = mouth(avatar)
-    moved = np.abs(spoken - np.median(still, 0)).mean((0, 3))
-    noise = np.abs(still - np.median(still, 0)).mean((0, 3))
-    assert moved[here].max() > 3 * max(1.0, noise[here].max())
-    assert moved[~here].mean() < 2 and noise.mean() < 2
+    moved, noise = (np.abs(pictures - np.median(still, 0)).mean(3) for pictures in (spoken, still))
+    assert moved[:, here].max() > 3 * max(2.0, noise[:, here].max())
+    assert moved[:, ~here].mean() < 2 and noise.mean() < 2
     source = clips.portrait(SIZE).astype(np.float32)
     assert psnr(still, source) > 30 and psnr(spoken[:, ~here], source[~here]) > 30
 
@@ -315,7 +315,9 @@ def test_page_opens_from_comfyuis_menu_and_lives_beside_prompts(comfy, browser):
     assert run_session(comfy) == f"{comfy.url}/musetalk/"
     editor = ComfyPage(browser, comfy, {}, (1600, 900))
     with editor.page.context.expect_page() as opened:
-        editor.page.evaluate("() => app.extensionManager.command.execute('MuseTalkSuite.OpenLive')")
+        editor.page.locator(".comfyui-logo").first.click()
+        editor.page.get_by_text("Extensions", exact=True).last.hover()
+        editor.page.get_by_text("MuseTalk live").last.click()
     live = LivePage.opened(opened.value)
     live.start()
     live.say("I speak inside ComfyUI.")
@@ -327,4 +329,4 @@ def test_page_opens_from_comfyuis_menu_and_lives_beside_prompts(comfy, browser):
     live.page.wait_for_function("() => parseFloat(document.getElementById('frames').textContent) > 20")
     assert live.text("state") == "Connected"
     editor.close()
-    assert live.errors == [] and editor.errors == []
+    assert live.errors + editor.errors == []
