@@ -37,7 +37,7 @@ from musetalk_core.evaluation.lips import correlation, find_landmarks, lip_gap  
 from musetalk_core.realtime.block import BLOCK_SECONDS, FPS, RATE  # noqa: E402
 from musetalk_core.realtime.compositor import speaking_picture  # noqa: E402
 from musetalk_core.realtime.engine import RealtimeEngine  # noqa: E402
-from musetalk_core.realtime.features import LiveFeatures, SampleRing  # noqa: E402
+from musetalk_core.realtime.features import LOOKAHEAD_ROWS, LiveFeatures, SampleRing  # noqa: E402
 from musetalk_core.realtime.runner import LiveSession  # noqa: E402
 from musetalk_core.weights.folders import ModelFolders  # noqa: E402
 
@@ -120,12 +120,13 @@ def how_many(engine: RealtimeEngine, avatar: Any, sound: np.ndarray, most: int) 
     return {"hold_25_fps": best, "runs": runs}
 
 
-def feature_errors(encoder: AudioEncoder, speech: np.ndarray) -> dict[str, Any]:
+def feature_errors(encoder: AudioEncoder, speech: np.ndarray, lookaheads: tuple[int, ...]) -> dict[str, Any]:
     """How far tokens of a microphone, with some rows of lookahead, and of a known sound are from those of a file."""
     offline = extract_features(encoder, speech, Fraction(len(speech), RATE), FPS)
     expected = offline.tokens(0, offline.frames)
     result: dict[str, Any] = {}
-    for name, lookahead, piece in [(f"mic, lookahead {n}", n, 640) for n in LOOKAHEADS] + [("burst", 4, len(speech))]:
+    ways = [(f"mic, lookahead {rows}", rows, 640) for rows in lookaheads] + [("burst", LOOKAHEAD_ROWS, len(speech))]
+    for name, lookahead, piece in ways:
         ring = SampleRing()
         features = LiveFeatures(ring, 2, 2, lookahead)
         parts, done, took = [], 0, []
@@ -202,18 +203,23 @@ def measure(loaded: Engine, options: argparse.Namespace) -> dict[str, Any]:
     engine = RealtimeEngine(Holder(loaded))
     engine.warm_up(avatar)
     engine.start()
-    result = {
-        "first_frame": first_frames(engine, avatar, speech[6000:], options.repeats),
-        "sustained": asyncio.run(run_sessions(engine, avatar, [sound], "mic"))[0],
-        "sessions": how_many(engine, avatar, sound[: 15 * RATE], options.most_sessions),
-        "compositing_ms": compositing(avatar),
-        "lips_mic_against_file": lips(loaded, speech[: round(3.6 * RATE)]),
-        "features_demo": feature_errors(loaded.audio_encoder, speech),
-    }
+    result: dict[str, Any] = {}
+
+    def add(name: str, figures: Any) -> None:
+        result[name] = figures
+        print(f"{time.strftime('%H:%M:%S')} {name} done", file=sys.stderr)
+
+    add("first_frame", first_frames(engine, avatar, speech[8000:], options.repeats))
+    add("sustained", asyncio.run(run_sessions(engine, avatar, [sound], "mic"))[0])
+    add("sessions", how_many(engine, avatar, sound[: 15 * RATE], options.most_sessions))
+    add("compositing_ms", compositing(avatar))
+    add("features_demo", feature_errors(loaded.audio_encoder, speech, LOOKAHEADS))
+    add("lips_mic_against_file", lips(loaded, speech[: round(3.6 * RATE)]))
     if options.whisper:
-        result["features_whisper_random_weights"] = feature_errors(random_whisper(options.device), speech[: 3 * RATE])
+        encoder = random_whisper(options.device)
+        add("features_whisper_random_weights", feature_errors(encoder, speech[: 2 * RATE], (LOOKAHEAD_ROWS,)))
     if options.drift_minutes:
-        result["drift"] = drift(engine, avatar, options.drift_minutes)
+        add("drift", drift(engine, avatar, options.drift_minutes))
     engine.stop()
     return result
 

@@ -146,14 +146,17 @@ class RealtimeEngine:
         if not chosen:
             return wait
         begun = self._now()
-        jobs = [Job(session, session.take(count)) for session, count in chosen]
+        total = sum(count for _, count in chosen)
+        ready = begun + self._scheduler.expected(total)
+        stride = self._scheduler.stride(total, len(chosen))
+        taken = [Job(session, session.take(count, ready, stride)) for session, count in chosen]
+        jobs = [job for job in taken if job.frames]
         for job in jobs:
             for frame in job.frames:
                 job.session.metrics.time("batch_wait", begun - frame.planned)
-        self._make(jobs)
-        count = sum(len(job.frames) for job in jobs)
-        if count:
-            self._scheduler.measured(count, self._now() - begun)
+        if jobs:
+            self._make(jobs)
+            self._scheduler.measured(sum(len(job.frames) for job in jobs), self._now() - begun)
         return 0.0
 
     def _remove(self, session: Session) -> None:

@@ -10,7 +10,7 @@ from ..audio_features import HOP_SAMPLES, ROW_SAMPLES, WINDOW_SAMPLES, AudioEnco
 from .block import BLOCK_SAMPLES, FPS, RATE
 
 # Rows that a frame waits for beyond those it hears, so that its encoder has something to its right. Each is 20 ms of
-# latency; benchmarks/results/realtime_features.json says what they are worth.
+# latency; benchmarks/results/realtime.json says what they are worth.
 LOOKAHEAD_ROWS = 4
 INNER_SAMPLES = (WINDOW_SAMPLES - HOP_SAMPLES["overlap"]) // 2  # what extract_features leaves out at an inner edge
 # Before a planned frame: an encoder's window begins at most 27 s before it.

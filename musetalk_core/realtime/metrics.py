@@ -39,7 +39,7 @@ class SessionMetrics:
         Of times: the median `<name>_ms` and the 99th percentile `<name>_p99_ms` of the last 256. Counters: blocks,
         generated, underruns (blocks in which sound was due and not there), duplicated_frames and dropped_frames
         (pictures shown twice, and made too late), failed_frames (source frames shown because a network failed).
-        Values: first_frame_ms, fps_infer, fps_final, av_skew_ms (now) and av_skew_max_ms, ready_frames,
+        Values: first_frame_ms, fps_infer, fps_final, av_skew_ms (of the last block), ready_frames,
         queued_seconds, subscribers.
         """
         with self._lock:

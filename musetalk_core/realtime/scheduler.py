@@ -9,7 +9,7 @@ from .session import Need, Session
 
 MARGIN = 0.02  # s that a batch is started before it has to be
 CAUTION = 2.0  # times as long as expected a batch may take without being late
-LATEST = 0.1  # share of a new measurement in the expected time of a batch
+LATEST = 0.2  # share of a new measurement in the expected time of a batch
 FIRST_PATIENCE = 0.2  # s that a first frame waits for a second one
 FIRST_GUESS = 0.03  # s for a frame, before anything was measured
 
@@ -41,8 +41,12 @@ class Scheduler:
 
     @property
     def lead(self) -> int:
-        """Blocks from the planning of a first frame to its being there."""
-        return math.ceil((self.expected(self.ladder[0]) + MARGIN) / BLOCK_SECONDS)
+        """Blocks from the planning of a first frame to its being there, and one for the next batch."""
+        return math.ceil((self.expected(self.ladder[0]) + MARGIN) / BLOCK_SECONDS) + 1
+
+    def stride(self, frames: int, sessions: int) -> int:
+        """2 when so many sessions cannot have every frame: then each picture shows twice. Else 1."""
+        return 2 if self._seconds and self.expected(frames) / frames * sessions > BLOCK_SECONDS else 1
 
     def next(self, sessions: Sequence[Session], now: float) -> tuple[list[tuple[Session, int]], float | None]:
         """How many frames of which sessions to make now; if none, the seconds to wait, None for until more is fed."""

@@ -228,15 +228,29 @@ class Session:
             planned = self._line[waiting[0]].planned
             return Need(self, deadline, len(waiting), self._step, last, self._playing, planned)
 
-    def take(self, count: int) -> list[Frame]:
-        """At most `count` frames to make, in order; their places in the picture loop are decided now."""
+    def take(self, count: int, ready: float, stride: int = 1) -> list[Frame]:
+        """At most `count` frames to make, in order; their places in the picture loop are decided now.
+
+        ready: when they will be made, in seconds of the session's clock; of sound that is heard already frames due
+        before are left out. stride: 2 takes every other frame, where the engine is too slow for all of them.
+        """
         with self._lock:
-            first = self._position + 1 + (0 if self._playing else max(self._starts - self._index, 0))
+            wait = 0 if self._playing else max(self._starts - self._index, 0)
             frames: list[Frame] = []
+            spare = 0
             for k, frame in enumerate(self._line):
-                if frame.weight and not frame.taken and len(frames) < count:
-                    frame.taken, frame.position = True, first + k
-                    frames.append(frame)
+                if not frame.weight or frame.taken:
+                    continue
+                if len(frames) == count:
+                    break
+                frame.taken = True
+                late = self._playing and self._last_block + (k + 1) * BLOCK_SECONDS < ready
+                if late or spare:
+                    spare = 0 if late else spare - 1
+                    continue
+                frame.position = self._position + 1 + wait + k
+                frames.append(frame)
+                spare = stride - 1
             self._step += 1
             return frames
 
