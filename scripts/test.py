@@ -3,9 +3,9 @@
 
     python3 scripts/test.py [--root DIR] [--no-setup] [--lint] [PYTEST ARGUMENT ...]
 
---lint runs ruff and mypy only. The tests run in two processes, a file in one of them; `-n 0` runs them in one. Those
-marked `mmpose` run last, in an environment of their own; not with PYTEST ARGUMENTs. All checks run even when one fails;
-the exit status is 0 only if all passed.
+--lint runs ruff and mypy only. The tests run in two processes, a file in one of them; then those marked `alone`, whose
+clock is the real one; then those marked `mmpose`, in an environment of their own. With PYTEST ARGUMENTs only what these
+name, in one process. All checks run even when one fails; the exit status is 0 only if all passed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from mmpose_setup import check_mmpose, mmpose_python, setup_mmpose
 from system_packages import ensure
 
 # By file, so that what a file makes once for its tests is made once.
-TESTS = ("pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+IN_TWO = ("pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "-m", "not alone and not mmpose")
+ALONE = ("pytest", "-m", "alone")
 LINT = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
 WITH_MMPOSE = ("pytest", "-m", "mmpose", "tests/test_face_backends.py")
 
@@ -65,7 +66,8 @@ def main() -> int:
     except HostError as error:
         print(f"test: error: {error}", file=sys.stderr)
         return 1
-    checks = list(LINT) if args.lint else [*LINT, (*TESTS, *pytest_arguments)]
+    tests = [("pytest", *pytest_arguments)] if pytest_arguments else [IN_TWO, ALONE]
+    checks = list(LINT) if args.lint else [*LINT, *tests]
     passed = [check(root, venv_python(root), module) for module in checks]
     if with_mmpose:
         passed.append(check(root, mmpose_python(root), WITH_MMPOSE))

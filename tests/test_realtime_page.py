@@ -36,6 +36,7 @@ sys.path.insert(0, str(REPOSITORY / "scripts"))
 
 from demo_inputs import make_speech
 
+pytestmark = pytest.mark.alone
 TOKEN = "a-token-of-the-tests"
 SIZE = 256
 SUSTAINED = 60  # seconds

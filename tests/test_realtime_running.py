@@ -28,6 +28,8 @@ from musetalk_core.realtime.session import Frame, Session
 from musetalk_core.realtime.utterance import Utterance
 from musetalk_core.weights.folders import ModelFolders
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory):

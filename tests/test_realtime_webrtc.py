@@ -23,6 +23,7 @@ from musetalk_core.avatars.actions import add_action
 from musetalk_core.realtime.runner import LiveSession
 from musetalk_core.realtime.webrtc import Peer, even, set_video_bitrate
 
+pytestmark = pytest.mark.alone
 RATE = 16000
 FLASH = 10  # frames of the action before it becomes white and sounds
 
