@@ -42,6 +42,7 @@ SIZE = 256
 SUSTAINED = 60  # seconds
 STEP = 10
 FLASH_FRAMES = 50
+OPEN_MOUTH = 60  # levels by which some pixel changes: over 100 in the server's pictures, a codec's own changes below 40
 LONG_TEXT = "This is a long sentence that nobody wants to hear to its very end, so it will be interrupted. " * 4
 
 
@@ -168,12 +169,15 @@ def test_speech_into_the_microphone_moves_the_lips_and_nothing_else(live, avatar
     still = live.pictures(10)
     live.page.locator("#microphone").click()
     live.wait_for_answer()
-    spoken = live.pictures(40)
+    here, calm = mouth(avatar), np.median(still, 0)
+    for _ in range(10):  # a machine that is too slow now shows the source's mouth
+        spoken = live.pictures(20)
+        moved = np.abs(spoken - calm).mean(3)
+        if moved[:, here].max() > OPEN_MOUTH:
+            break
     live.page.locator("#microphone").click()
-    here = mouth(avatar)
-    moved, noise = (np.abs(pictures - np.median(still, 0)).mean(3) for pictures in (spoken, still))
-    assert moved[:, here].max() > 3 * max(2.0, noise[:, here].max())
-    assert moved[:, ~here].mean() < 2 and noise.mean() < 2
+    assert moved[:, here].max() > OPEN_MOUTH > np.abs(still - calm).mean(3).max()
+    assert moved[:, ~here].mean() < 2
     source = clips.portrait(SIZE).astype(np.float32)
     assert psnr(still, source) > 30 and psnr(spoken[:, ~here], source[~here]) > 30
 
@@ -185,8 +189,7 @@ def psnr(pictures: np.ndarray, source: np.ndarray) -> float:
 def test_text_is_said_shown_and_interrupted(live):
     live.start()
     live.say(LONG_TEXT)
-    live.wait_for_speech()
-    assert live.text("caption") == LONG_TEXT.strip()
+    live.page.locator("#caption", has_text=LONG_TEXT.strip()).wait_for()
     live.page.keyboard.press("Escape")
     live.wait_for_silence()
     still = live.pictures(6, 0.2)
