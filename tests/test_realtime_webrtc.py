@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from aiohttp import FormData, web
-from aiortc import RTCSessionDescription
+from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.codecs.h264 import H264Encoder
 from clips import portrait, tone, write_video
 from realtime_parts import demo_speech
@@ -226,6 +226,25 @@ def test_fifty_connects_and_disconnects_leave_nothing_behind(serve):
         assert [kept for kept in gc.get_objects() if type(kept) in (LiveSession, Peer)] == []
 
     serve(scenario, max_sessions=20)
+
+
+def test_the_cap_holds_under_parallel_offers(serve):
+    async def offered(server, connection: RTCPeerConnection) -> dict:
+        for kind in ("video", "audio"):
+            connection.addTransceiver(kind, direction="recvonly")
+        await connection.setLocalDescription(await connection.createOffer())
+        return (await offer_to(server)({"sdp": connection.localDescription.sdp, "type": "offer"}))[1]
+
+    async def scenario(server):
+        connections = [RTCPeerConnection() for _ in range(6)]
+        answers = await asyncio.gather(*(offered(server, connection) for connection in connections))
+        refused = [answer for answer in answers if answer.get("code") == -1]
+        assert [answer["msg"] for answer in refused] == ["Maximum session limit reached (2/2)"] * 4
+        assert len({answer["sessionid"] for answer in answers if "sdp" in answer}) == 2
+        assert len(server.service.manager.sessions()) == 2
+        await asyncio.gather(*(connection.close() for connection in connections))
+
+    serve(scenario, max_sessions=2)
 
 
 def test_a_client_that_does_not_read_does_not_slow_others(serve):
