@@ -59,30 +59,35 @@ async def first_frames(server, viewer: Viewer, count: int) -> dict[str, list[flo
     for _ in range(count):
         await asyncio.sleep(1.0)
         blocks = asyncio.create_task(first_speech(live))
-        begun = time.monotonic()
+        begun, mark = time.monotonic(), viewer.sounds[-1].time
         live.session.feed(speech)
         live.session.finish()
-        came, index = await blocks
+        came = await blocks
         found["block"].append(1000 * (came - begun))
-        loud = next(seen for seen in reversed(viewer.sounds) if seen.what < 0.001)
-        for _ in range(200):
-            heard = [seen for seen in viewer.sounds if seen.time > loud.time and seen.what > 0.005]
-            if heard:
-                break
-            await asyncio.sleep(0.02)
-        found["sound"].append(1000 * (heard[0].came - begun))
-        shown = [seen for seen in viewer.pictures if seen.time >= heard[0].time - 0.02]
-        found["picture"].append(1000 * (shown[0].came - begun))
+        heard, shown = await first_seen(viewer, mark)
+        found["sound"].append(1000 * (heard - begun))
+        found["picture"].append(1000 * (shown - begun))
         await asyncio.sleep(2.5)
     return found
 
 
-async def first_speech(live) -> tuple[float, int]:
+async def first_seen(viewer: Viewer, mark: float) -> tuple[float, float]:
+    """When the first sound after the time stamp `mark` came to the client, and the picture that belongs to it."""
+    for _ in range(1000):
+        heard = [seen for seen in viewer.sounds if seen.time > mark and seen.what > 0.005]
+        shown = [seen for seen in viewer.pictures if heard and seen.time >= heard[0].time - 0.02]
+        if shown:
+            return heard[0].came, shown[0].came
+        await asyncio.sleep(0.02)
+    raise RuntimeError("nothing was heard")
+
+
+async def first_speech(live) -> float:
     subscription = live.subscribe(50)
     async for block in subscription:
         if block.kind == "speech":
             subscription.close()
-            return time.monotonic(), block.index
+            return time.monotonic()
     raise RuntimeError("the session ended")
 
 
