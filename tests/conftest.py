@@ -20,9 +20,10 @@ def comfy_inputs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     frames = clips.moving_portrait(12)
     cutaway = frames.copy()
     cutaway[4:8] = clips.faceless(4, 256)
+    two = np.concatenate([frames, frames[:, :, ::-1]], 2)
     return [
         clips.write_video(folder / "portrait.mp4", frames, Fraction(25)),
-        clips.write_video(folder / "two.mp4", np.concatenate([frames, frames[:, :, ::-1]], 2), Fraction(25)),
+        clips.write_video(folder / "two.mp4", two, Fraction(25)),
         clips.write_video(folder / "with_sound.mp4", frames, Fraction(25), clips.tone(0.48)),
         clips.write_video(folder / "nobody.mp4", clips.faceless(12), Fraction(25)),
         clips.write_video(folder / "cutaway.mp4", cutaway, Fraction(25)),
@@ -32,6 +33,7 @@ def comfy_inputs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         clips.write_audio(folder / "stereo 44k.wav", 1.0, 44100, 2),
         # Small ones under the names that the shipped workflows have.
         clips.write_video(folder / "demo_portrait.mp4", clips.moving_portrait(12, 320), Fraction(25)),
+        clips.write_video(folder / "demo_two_speakers.mp4", two, Fraction(25)),
         clips.write_audio(folder / "demo_speech.wav", 1.0),
     ]
 

@@ -72,7 +72,10 @@ def test_template_browser_lists_the_pack_with_thumbnails(open_page):
     cards = page.open_templates()
     names = [card.get_attribute("data-testid").removeprefix("template-workflow-") for card in cards.all()]
     assert sorted(names) == [path.stem for path in WORKFLOWS]
-    pictures = {name: card.locator("img").get_attribute("src") for name, card in zip(names, cards.all(), strict=True)}
+    pictures = {}
+    for name, card in zip(names, cards.all(), strict=True):
+        card.scroll_into_view_if_needed()  # pictures are loaded when they are seen
+        pictures[name] = card.locator("img").get_attribute("src")
     assert [name for name, source in pictures.items() if "default-template" in source] == []
     page.page.get_by_test_id("template-workflow-musetalk_discrete").click()
     page.wait_for_nodes(DISCRETE)

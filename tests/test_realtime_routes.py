@@ -91,7 +91,11 @@ def test_check_answers_with_the_key_of_the_readme_and_that_of_the_code(serve):
         )
         assert await server.json("GET", "/healthz") == (200, "ok")
         assert await server.json("GET", "/readyz") == (200, "ready")
-        assert (await server.json("GET", "/api/avatars"))[1]["data"] == {"avatars": [AVATAR], "default": AVATAR}
+        assert (await server.json("GET", "/api/avatars"))[1]["data"] == {
+            "avatars": [AVATAR],
+            "default": AVATAR,
+            "actions": {AVATAR: []},
+        }
         status, answer = await server.json("GET", "/api/admin/config")
         assert answer["data"]["config"]["max_sessions"] == 5
         assert not any(word in json.dumps(answer) for word in ("token", "url", str(server.service.config.output)))

@@ -197,7 +197,7 @@ def test_requirements_match_the_package() -> None:
     project = (ROOT / "pyproject.toml").read_text()
     dependencies = re.findall(r'"([^"]+)"', re.search(r"^dependencies = \[(.*?)^\]", project, re.M | re.S)[1])
     lines = (ROOT / "requirements.txt").read_text().split()
-    assert sorted(lines) == sorted(dependencies) and len(lines) == 9
+    assert sorted(lines) == sorted(dependencies) and len(lines) == 10
     assert all(re.fullmatch(r"[\w-]+>=[\d.]+", line) for line in lines)
     assert 'requires-python = ">=3.10"' in project and "OLDEST_PYTHON = (3, 10)" in (ROOT / "install.py").read_text()
 
