@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from aiortc import RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
 
@@ -20,11 +20,16 @@ class Seen:
     what: Any
 
 
+def local_connection() -> RTCPeerConnection:
+    """A connection that asks no server outside for its address, as aiortc's own default does."""
+    return RTCPeerConnection(RTCConfiguration(iceServers=[]))
+
+
 class Viewer:
     """One connection. look: called with each picture (H,W,3) uint8; of the sound the loudness of each 20 ms is kept."""
 
     def __init__(self, look: Callable[[np.ndarray], Any] = lambda picture: picture.shape) -> None:
-        self.connection = RTCPeerConnection()
+        self.connection = local_connection()
         self.pictures: list[Seen] = []
         self.sounds: list[Seen] = []
         self.sessionid = ""

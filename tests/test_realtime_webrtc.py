@@ -17,7 +17,7 @@ from aiortc.codecs.h264 import H264Encoder
 from clips import portrait, tone, write_video
 from realtime_parts import demo_speech
 from realtime_server import AVATAR, demo_engine, prepared_folder, running
-from realtime_viewer import Viewer, onsets
+from realtime_viewer import Viewer, local_connection, onsets
 
 from musetalk_core.avatars.actions import add_action
 from musetalk_core.realtime.runner import LiveSession
@@ -236,7 +236,7 @@ def test_the_cap_holds_under_parallel_offers(serve):
         return (await offer_to(server)({"sdp": connection.localDescription.sdp, "type": "offer"}))[1]
 
     async def scenario(server):
-        connections = [RTCPeerConnection() for _ in range(6)]
+        connections = [local_connection() for _ in range(6)]
         answers = await asyncio.gather(*(offered(server, connection) for connection in connections))
         refused = [answer for answer in answers if answer.get("code") == -1]
         assert [answer["msg"] for answer in refused] == ["Maximum session limit reached (2/2)"] * 4
