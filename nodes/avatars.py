@@ -27,7 +27,7 @@ from .faces import FACE_MODELS_TOOLTIP, detector_input, face_inputs
 from .frames import MODE_TOOLTIP
 from .latents import batch_input
 from .lipsync import merged
-from .lipsync_video import file_inputs, new_video_file
+from .lipsync_video import file_inputs, new_video_file, video_outputs
 from .silence import silence_input
 from .sockets import (
     MuseTalkAudioEncoder,
@@ -231,18 +231,7 @@ class MuseTalkAvatarLipSync(io.ComfyNode):
                 *file_inputs(),
                 silence_input(),
             ],
-            outputs=[
-                io.Video.Output(
-                    display_name="video",
-                    tooltip="The finished video, with sound: connect it to Save Video, which copies it as it is. Until "
-                    "then it lies in ComfyUI's temp folder.",
-                ),
-                io.String.Output(display_name="report", tooltip="How many frames were lip-synced or passed through."),
-                io.String.Output(
-                    display_name="report_json",
-                    tooltip="The report for programs, as JSON: counts, reasons, and which frames kept their picture.",
-                ),
-            ],
+            outputs=video_outputs(),
         )
 
     @classmethod

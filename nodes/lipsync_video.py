@@ -42,6 +42,22 @@ def file_inputs() -> list[io.Input]:
     ]
 
 
+def video_outputs() -> list[io.Output]:
+    """The finished video and what was done, as text and as JSON."""
+    return [
+        io.Video.Output(
+            display_name="video",
+            tooltip="The finished video, with sound: connect it to Save Video, which copies it as it is. Until "
+            "then it lies in ComfyUI's temp folder.",
+        ),
+        io.String.Output(display_name="report", tooltip="How many frames were lip-synced or passed through."),
+        io.String.Output(
+            display_name="report_json",
+            tooltip="The report for programs, as JSON: counts, reasons, and which frames kept their picture.",
+        ),
+    ]
+
+
 def new_video_file() -> Path:
     """A file of a new name in ComfyUI's temp folder, not there yet."""
     folder = Path(folder_paths.get_temp_directory())
@@ -87,18 +103,7 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
                 silence_input(),
                 own_mask_input(),
             ],
-            outputs=[
-                io.Video.Output(
-                    display_name="video",
-                    tooltip="The finished video, with sound: connect it to Save Video, which copies it as it is. Until "
-                    "then it lies in ComfyUI's temp folder.",
-                ),
-                io.String.Output(display_name="report", tooltip="How many frames were lip-synced or passed through."),
-                io.String.Output(
-                    display_name="report_json",
-                    tooltip="The report for programs, as JSON: counts, reasons, and which frames kept their picture.",
-                ),
-            ],
+            outputs=video_outputs(),
         )
 
     @classmethod
