@@ -207,17 +207,24 @@ def read_tasks(config: Path, base: Task, result_dir: Path, version: str) -> list
     Each starts from `base`, so no task influences another. Paths are relative to the working directory.
     Raises MuseTalkError for an unreadable file, an unknown key or a missing path.
     """
+    content = read_sections(config, "tasks", "`task_0: {video_path: .., audio_path: ..}`")
+    return [_read_task(name, values, base, result_dir, version) for name, values in content.items()]
+
+
+def read_sections(config: Path, what: str, example: str) -> dict[str, dict[str, Any]]:
+    """The mappings by name that a YAML or JSON file holds.
+
+    what, example: of the file, for the MuseTalkError when it cannot be read or holds something else.
+    """
     import yaml
 
     try:
         content = yaml.safe_load(config.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise MuseTalkError(f"The config file {config} cannot be read: {error}.") from error
-    if not isinstance(content, dict) or not all(isinstance(task, dict) for task in content.values()):
-        raise MuseTalkError(
-            f"The config file {config} holds no tasks; give `task_0: {{video_path: .., audio_path: ..}}`."
-        )
-    return [_read_task(name, values, base, result_dir, version) for name, values in content.items()]
+    if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
+        raise MuseTalkError(f"The config file {config} holds no {what}; give {example}.")
+    return content
 
 
 def _read_task(name: str, values: dict[str, Any], base: Task, result_dir: Path, version: str) -> Task:

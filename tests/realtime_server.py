@@ -88,3 +88,12 @@ async def running(networks: Engine, avatars: Path, folder: Path, **changes: Any)
     finally:
         await runner.cleanup()
         await asyncio.to_thread(engine.stop)
+
+
+async def until(condition, seconds: float = 30.0) -> None:
+    """Wait for a condition that must come true."""
+    for _ in range(round(seconds / 0.05)):
+        if condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("it did not happen")

@@ -13,7 +13,7 @@ import soundfile
 from aiohttp import FormData, web
 from clips import probe, tone, write_audio, write_video
 from PIL import Image
-from realtime_server import AVATAR, demo_engine, prepared_folder, running
+from realtime_server import AVATAR, demo_engine, prepared_folder, running, until
 
 from musetalk_core.media.audio import AudioFile, mono16k
 
@@ -233,14 +233,6 @@ def test_the_lockstep_socket_gives_a_picture_for_sound_in_both_formats(serve):
 async def collect(socket, received: list) -> None:
     async for message in socket:
         received.append(message.json())
-
-
-async def until(condition, seconds: float = 20.0) -> None:
-    for _ in range(round(seconds / 0.05)):
-        if condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("it did not happen")
 
 
 def test_humanecho_says_texts_and_hears_pcm(serve):

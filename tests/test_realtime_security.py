@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import FormData, WSServerHandshakeError, web
 from clips import write_audio
-from realtime_server import AVATAR, demo_engine, prepared_folder, running
+from realtime_server import AVATAR, demo_engine, prepared_folder, running, until
 
 from musetalk_core.__main__ import main
 from musetalk_core.errors import MuseTalkError
@@ -314,15 +314,7 @@ def test_a_socket_that_is_dropped_in_mid_frame_or_says_too_much_is_cleaned_up(se
     serve(scenario, message_limit=2000)
 
 
-async def until(condition, seconds: float = 20.0) -> None:
-    for _ in range(round(seconds / 0.05)):
-        if condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("it did not happen")
-
-
-def test_the_session_cap_holds_under_parallel_offers(serve):
+def test_the_session_cap_holds_when_many_open_at_once(serve):
     async def scenario(server):
         async with server.client.ws_connect(server.url + "/ws") as socket:
             await socket.send_json({"type": "session"})

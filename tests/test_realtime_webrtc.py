@@ -16,7 +16,7 @@ from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.codecs.h264 import H264Encoder
 from clips import portrait, tone, write_video
 from realtime_parts import demo_speech
-from realtime_server import AVATAR, demo_engine, prepared_folder, running
+from realtime_server import AVATAR, demo_engine, prepared_folder, running, until
 from realtime_viewer import Viewer, local_connection, onsets
 
 from musetalk_core.avatars.actions import add_action
@@ -68,14 +68,6 @@ def offer_to(server):
 async def flash(server, viewer) -> None:
     body = {"sessionid": viewer.sessionid, "audiotype": 2}
     assert (await server.json("POST", "/set_audiotype", body))[1]["code"] == 0
-
-
-async def until(condition, seconds: float = 30.0) -> None:
-    for _ in range(round(seconds / 0.05)):
-        if condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("it did not happen")
 
 
 def test_a_client_sees_25_frames_a_second_in_step_with_the_sound_for_a_minute(serve, tmp_path):

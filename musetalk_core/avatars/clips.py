@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import MuseTalkError
 from ..settings import LipSyncSettings
+from ..tasks import read_sections
 
 KEYS = ("preparation", "video_path", "audio_clips")
 
@@ -30,17 +31,8 @@ def read_clips(config: Path, base: LipSyncSettings) -> list[AvatarClips]:
     Any setting may stand beside bbox_shift. Paths are relative to the working directory. Raises MuseTalkError for an
     unreadable file, an unknown key and a missing path.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise MuseTalkError(f"The config file {config} cannot be read: {error}.") from error
-    if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
-        raise MuseTalkError(
-            f"The config file {config} holds no avatars; give `avatar_1: {{preparation: true, video_path: .., "
-            "audio_clips: {audio_0: ..}}`."
-        )
+    example = "`avatar_1: {preparation: true, video_path: .., audio_clips: {audio_0: ..}}`"
+    content = read_sections(config, "avatars", example)
     return [_clips(str(name), values, base) for name, values in content.items()]
 
 
