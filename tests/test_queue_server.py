@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from comfy_client import REPOSITORY, ComfyServer, host_tool, set_up_host, stop_server
 from PIL import Image
+from ports import free_port, is_free
 
 from musetalk_core.remote.jobs import read_jobs
 from musetalk_core.remote.state import StateFile
@@ -48,10 +48,10 @@ class Spare(ComfyServer):
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
-        # On a busy machine a killed process holds its port for a moment still.
+        # On a busy machine a killed process, and the last of its threads, hold its port for a moment still.
         stop = time.monotonic() + 60
-        while alive(self.pid):
-            assert time.monotonic() < stop, f"{self.pid} does not die"
+        while alive(self.pid) or not is_free(self.port):
+            assert time.monotonic() < stop, f"{self.pid} does not die, or port {self.port} is held by another one"
             time.sleep(0.05)
 
 
@@ -66,10 +66,7 @@ def alive(pid: int) -> bool:
 @pytest.fixture(scope="module")
 def spare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spare]:
     set_up_host()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = Spare(port, tmp_path_factory.mktemp("output"))
+    server = Spare(free_port(), tmp_path_factory.mktemp("output"))
     yield server
     stop_server(server)
 
