@@ -5,8 +5,9 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from .cli import avatar, evaluate, infer, preview, queue, serve, train, weights
+from .cli import avatar, bench, evaluate, infer, preview, queue, serve, train, weights
 from .errors import MuseTalkError
+from .host_memory import keep_freed_memory
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,8 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     evaluate.add_parser(commands)
     queue.add_parser(commands)
     serve.add_parser(commands)
+    bench.add_parser(commands)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s")
+    keep_freed_memory()
     try:
         return args.run(args)
     except MuseTalkError as error:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import torch
 
 from .errors import MuseTalkError
+from .latents import fastest_layout
 from .weights.layouts import UNetLayout
 
 SCALING = 0.18215
@@ -51,7 +52,8 @@ class MuseTalkGenerator:
                 f"This UNet has the layout {layout.kind!r}, whose extra inputs MuseTalk does not make; "
                 "choose a MuseTalk UNet with 8 or 9 input channels."
             )
-        self._unet = unet
+        self._layout = fastest_layout(dtype)
+        self._unet = unet.to(memory_format=self._layout)
         self._with_mask = layout.kind == "mask"
         self._device = torch.device(device)
         self._dtype = dtype
@@ -67,7 +69,6 @@ class MuseTalkGenerator:
         the width differ.
         """
         self._check(masked, reference, tokens)
-        # Contiguous, because torch's CPU group norm loses digits on channels-last input.
         pair = [latent.to(self._device, torch.float32).contiguous() for latent in (masked, reference)]
         latents = torch.cat(pair, dim=1) * self._scaling
         if self._with_mask:
@@ -75,7 +76,8 @@ class MuseTalkGenerator:
         sound = tokens.to(self._device, torch.float32)
         sound = sound + positional_encoding(tokens.shape[1], self.width).to(self._device)
         timestep = torch.zeros(1, dtype=torch.long, device=self._device)
-        output = self._unet(latents.to(self._dtype), timestep, encoder_hidden_states=sound.to(self._dtype))
+        latents = latents.to(self._dtype).contiguous(memory_format=self._layout)
+        output = self._unet(latents, timestep, encoder_hidden_states=sound.to(self._dtype))
         return output.sample.float() / self._scaling
 
     def _check(self, masked: torch.Tensor, reference: torch.Tensor, tokens: torch.Tensor) -> None:

@@ -74,7 +74,13 @@ def add_weights(group: Any) -> None:
     option(group, "whisper-dir", type=Path, help="own Whisper folder or file (also OpenAI's tiny.pt)")
     option(group, "device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     precision = group.add_mutually_exclusive_group()
-    option(precision, "precision", default="auto", choices=PRECISIONS, help="auto: fp16 on a GPU, else fp32")
+    option(
+        precision,
+        "precision",
+        default="auto",
+        choices=PRECISIONS,
+        help="auto: fp16 on a GPU, bf16 on a CPU that has it, else fp32",
+    )
     option(precision, "use-float16", dest="precision", action="store_const", const="fp16", help="same as fp16")
 
 
