@@ -51,10 +51,15 @@ DEFAULTS = {
 }  # fmt: skip
 
 
+def head() -> np.ndarray:
+    """The NASA portrait, as high as the clip."""
+    return cv2.resize(data.astronaut()[0:300, 80:380], (HEIGHT, HEIGHT), interpolation=cv2.INTER_AREA)
+
+
 def make_clip(path: Path, minutes: float, fps: int) -> Path:
     """The clip, with a tone of the same length as its sound."""
     seconds = round(60 * minutes)
-    head = cv2.resize(data.astronaut()[0:300, 80:380], (HEIGHT, HEIGHT), interpolation=cv2.INTER_AREA)
+    picture = head()
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     tone = 0.3 * np.sin(2 * np.pi * 220 * np.arange(16000 * seconds, dtype=np.float32) / 16000, dtype=np.float32)
     with VideoWriter(path, Fraction(fps), (HEIGHT, WIDTH), AudioArray(tone[None], 16000), preset="ultrafast") as writer:
@@ -62,7 +67,7 @@ def make_clip(path: Path, minutes: float, fps: int) -> Path:
             frame = np.stack([(x // 4 + i) % 256, (y // 3 + i // 7) % 256, np.full_like(x, 90)], -1).astype(np.uint8)
             if i % (CYCLE_SECONDS * fps) < FACE_SECONDS * fps:
                 left = 200 + i % (4 * fps)
-                frame[:, left : left + HEIGHT] = head
+                frame[:, left : left + HEIGHT] = picture
             writer.write(torch.from_numpy(frame))
     return path
 
