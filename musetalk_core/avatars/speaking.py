@@ -12,7 +12,8 @@ from ..errors import MuseTalkError
 from ..generator import Generator
 from ..latents import Codec
 from ..media.audio import AudioSource
-from ..media.video_writer import PixelFormat, VideoWriter
+from ..media.encoding import Encoding
+from ..media.video_writer import VideoWriter
 from ..pipeline import PreparedFrame, speak
 from ..report import Report
 from ..settings import LipSyncSettings
@@ -83,8 +84,7 @@ class AvatarVideo:
     def write(
         self,
         output: Path,
-        crf: int = 18,
-        pixel_format: PixelFormat = "yuv420p",
+        encoding: Encoding = Encoding(),  # noqa: B008 (frozen)
         overwrite: bool = False,
         progress: Progress | None = None,
     ) -> Report:
@@ -92,9 +92,8 @@ class AvatarVideo:
         report, count = Report(), self.count
         cut = count / self.rate if self.settings.mode == "trim" else None
         tags = made_by({}, self.version, self.settings)
-        with VideoWriter(
-            output, self.rate, self.avatar.frames.size, self.audio, cut, crf, "medium", tags, overwrite, pixel_format
-        ) as writer:
+        size = self.avatar.frames.size
+        with VideoWriter(output, self.rate, size, self.audio, cut, encoding, tags, overwrite) as writer:
             write_frames(writer, self.frames(report), count, progress)
         return report
 
