@@ -25,6 +25,7 @@ from .media.source import FrameSource, open_source
 from .media.video_writer import VideoWriter
 from .pipeline import Models, lip_sync
 from .report import Report, write_report
+from .room import check_video_room
 from .settings import LipSyncSettings
 from .silence import gate
 from .timeline import output_count, rational_fps
@@ -109,11 +110,12 @@ class LipSyncVideo:
 
         progress(done, total) is called after every frame, and before, when faces are smoothed, while all are located.
         The output appears only when it is whole. Raises MuseTalkError for sound shorter than a frame, for a source
-        without a face, and for what VideoWriter refuses.
+        without a face, without room for the result, and for what VideoWriter refuses.
         """
         source, audio, settings = self.source, self.audio, self.settings
         fps = rational_fps(source.fps if self.fps is None else self.fps)
         count = output_count(audio.seconds, fps, len(source), source.fps, settings.mode)
+        check_video_room(output, source.size, count, encoding, settings.batch_size)
         report = Report()
         tokens = stream_tokens(self.audio_encoder, audio, fps, settings)
         track = self.track

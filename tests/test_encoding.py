@@ -29,7 +29,10 @@ def encoded(path, encoding, frames=3):
         ({"preset": "placebo"}, "preset 'placebo' is unknown; choose ultrafast, superfast"),
         ({"pixel_format": "rgb24"}, "pixel format 'rgb24' is unknown; choose yuv420p, yuv422p"),
         ({"encoder": "libx265"}, "encoder 'libx265' is unknown; choose libx264, h264_nvenc"),
-        ({"encoder": "h264_nvenc", "pixel_format": "yuv422p"}, "does not write the pixel format yuv422p; choose yuv420p"),
+        (
+            {"encoder": "h264_nvenc", "pixel_format": "yuv422p"},
+            "not write the pixel format yuv422p; choose yuv420p",
+        ),
     ],
 )
 def test_values_that_do_not_exist_are_one_sentence(values, words):

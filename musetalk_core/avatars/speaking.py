@@ -16,6 +16,7 @@ from ..media.encoding import Encoding
 from ..media.video_writer import VideoWriter
 from ..pipeline import PreparedFrame, speak
 from ..report import Report
+from ..room import check_video_room
 from ..settings import LipSyncSettings
 from ..tasks import Progress, made_by, stream_tokens, write_frames
 from ..timeline import output_count, rational_fps
@@ -93,6 +94,7 @@ class AvatarVideo:
         cut = count / self.rate if self.settings.mode == "trim" else None
         tags = made_by({}, self.version, self.settings)
         size = self.avatar.frames.size
+        check_video_room(output, size, count, encoding, self.settings.batch_size)
         with VideoWriter(output, self.rate, size, self.audio, cut, encoding, tags, overwrite) as writer:
             write_frames(writer, self.frames(report), count, progress)
         return report
