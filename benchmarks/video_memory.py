@@ -36,6 +36,7 @@ from comfy_setup import default_root, say  # noqa: E402
 from run_workflow import run_workflow  # noqa: E402
 
 from musetalk_core.media.audio import AudioArray  # noqa: E402
+from musetalk_core.media.encoding import Encoding  # noqa: E402
 from musetalk_core.media.video_reader import VideoReader  # noqa: E402
 from musetalk_core.media.video_writer import VideoWriter  # noqa: E402
 
@@ -62,7 +63,8 @@ def make_clip(path: Path, minutes: float, fps: int) -> Path:
     picture = head()
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     tone = 0.3 * np.sin(2 * np.pi * 220 * np.arange(16000 * seconds, dtype=np.float32) / 16000, dtype=np.float32)
-    with VideoWriter(path, Fraction(fps), (HEIGHT, WIDTH), AudioArray(tone[None], 16000), preset="ultrafast") as writer:
+    sound, encoding = AudioArray(tone[None], 16000), Encoding(preset="ultrafast")
+    with VideoWriter(path, Fraction(fps), (HEIGHT, WIDTH), sound, encoding=encoding) as writer:
         for i in range(seconds * fps):
             frame = np.stack([(x // 4 + i) % 256, (y // 3 + i // 7) % 256, np.full_like(x, 90)], -1).astype(np.uint8)
             if i % (CYCLE_SECONDS * fps) < FACE_SECONDS * fps:

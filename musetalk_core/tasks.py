@@ -20,10 +20,12 @@ from .faces.locator import FaceLocator
 from .faces.track import FaceTrack
 from .faces.track_file import load_track, save_track
 from .media.audio import AudioFile, AudioSource, mono16k_blocks
+from .media.encoding import Encoding
 from .media.source import FrameSource, open_source
-from .media.video_writer import PixelFormat, VideoWriter
+from .media.video_writer import VideoWriter
 from .pipeline import Models, lip_sync
 from .report import Report, write_report
+from .room import check_video_room
 from .settings import LipSyncSettings
 from .silence import gate
 from .timeline import output_count, rational_fps
@@ -39,7 +41,7 @@ Progress = Callable[[int, int], None]
 class Task:
     """One video to make. audio None: the video's own sound. fps None: the video's own rate, 25 for pictures.
 
-    crf and pixel_format: see VideoWriter. overwrite: replace an existing output. save_track: write the faces to
+    overwrite: replace an existing output. save_track: write the faces to
     `track_file` beside the output; use_track: read them from there instead of detecting. report: where to write what
     happened to the frames as JSON.
     """
@@ -49,8 +51,7 @@ class Task:
     audio: Path | None = None
     fps: Fraction | None = None
     settings: LipSyncSettings = field(default_factory=LipSyncSettings)
-    crf: int = 18
-    pixel_format: PixelFormat = "yuv420p"
+    encoding: Encoding = Encoding()
     overwrite: bool = False
     save_track: bool = False
     use_track: bool = False
@@ -73,7 +74,7 @@ def run_task(task: Task, engine: Engine, progress: Progress | None = None) -> Re
     models = engine.models(task.settings)
     track = _track(task, source, models.locator)
     video = LipSyncVideo(source, audio, task.fps, engine.audio_encoder, models, task.settings, engine.version, track)
-    report = video.write(task.output, task.crf, task.pixel_format, task.overwrite, progress)
+    report = video.write(task.output, task.encoding, task.overwrite, progress)
     if task.report is not None:
         write_report(task.report, report)
     return report
@@ -101,8 +102,7 @@ class LipSyncVideo:
     def write(
         self,
         output: Path,
-        crf: int = 18,
-        pixel_format: PixelFormat = "yuv420p",
+        encoding: Encoding = Encoding(),  # noqa: B008 (frozen)
         overwrite: bool = False,
         progress: Progress | None = None,
     ) -> Report:
@@ -110,11 +110,12 @@ class LipSyncVideo:
 
         progress(done, total) is called after every frame, and before, when faces are smoothed, while all are located.
         The output appears only when it is whole. Raises MuseTalkError for sound shorter than a frame, for a source
-        without a face, and for what VideoWriter refuses.
+        without a face, without room for the result, and for what VideoWriter refuses.
         """
         source, audio, settings = self.source, self.audio, self.settings
         fps = rational_fps(source.fps if self.fps is None else self.fps)
         count = output_count(audio.seconds, fps, len(source), source.fps, settings.mode)
+        check_video_room(output, source.size, count, encoding, settings.batch_size)
         report = Report()
         tokens = stream_tokens(self.audio_encoder, audio, fps, settings)
         track = self.track
@@ -123,7 +124,7 @@ class LipSyncVideo:
         frames = lip_sync(source, tokens, count, self.models, settings, report, track, self.own_mask)
         cut = count / fps if settings.mode == "trim" else None
         tags = made_by(source.tags, self.version, settings)
-        with VideoWriter(output, fps, source.size, audio, cut, crf, "medium", tags, overwrite, pixel_format) as writer:
+        with VideoWriter(output, fps, source.size, audio, cut, encoding, tags, overwrite) as writer:
             write_frames(writer, frames, count, progress)
         return report
 

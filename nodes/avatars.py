@@ -14,6 +14,7 @@ from ..musetalk_core.avatars.speaking import AvatarVideo
 from ..musetalk_core.blending import Masker
 from ..musetalk_core.errors import MuseTalkError
 from ..musetalk_core.faces.locator import FaceLocator
+from ..musetalk_core.media.encoding import Encoding
 from ..musetalk_core.media.source import FrameSource, TensorFrames
 from ..musetalk_core.pipeline import Models
 from ..musetalk_core.settings import LipSyncSettings
@@ -256,7 +257,7 @@ class MuseTalkAvatarLipSync(io.ComfyNode):
         )
         result = new_video_file()
         progress = comfy.utils.ProgressBar(job.count)
-        report = job.write(result, crf, pixel_format, progress=progress.update_absolute)
+        report = job.write(result, Encoding(crf, pixel_format=pixel_format), progress=progress.update_absolute)
         return io.NodeOutput(InputImpl.VideoFromFile(str(result)), report.text(), report.json())
 
 

@@ -8,7 +8,7 @@ import folder_paths
 from comfy_api.latest import InputImpl, io
 
 from ..musetalk_core.errors import MuseTalkError
-from ..musetalk_core.media.video_writer import MAX_CRF, PIXEL_FORMATS
+from ..musetalk_core.media.encoding import ENCODERS, MAX_CRF, PIXEL_FORMATS, PRESETS, Encoding
 from ..musetalk_core.settings import LipSyncSettings
 from ..musetalk_core.tasks import LipSyncVideo
 from ..musetalk_core.timeline import rational_fps
@@ -38,6 +38,28 @@ def file_inputs() -> list[io.Input]:
             default="yuv420p",
             tooltip="How colours are stored. yuv420p plays everywhere. 422 and 444 keep sharp coloured edges, "
             "10le (10 bits) smooth gradients: for further editing; many players and browsers do not open them.",
+        ),
+    ]
+
+
+def encoder_inputs() -> list[io.Input]:
+    """What compresses the video's file, and how hard it tries."""
+    return [
+        io.Combo.Input(
+            "preset",
+            options=list(PRESETS),
+            default="medium",
+            optional=True,
+            tooltip="Speed of the encoder against the file's size at the same crf. The slower, the smaller. Large "
+            "frames on a fast GPU wait for the encoder: veryfast helps then.",
+        ),
+        io.Combo.Input(
+            "encoder",
+            options=list(ENCODERS),
+            default="libx264",
+            optional=True,
+            tooltip="libx264: on the processor, everywhere. h264_nvenc: by an NVIDIA card that encodes, faster, files "
+            "a little larger, only yuv420p and yuv444p.",
         ),
     ]
 
@@ -102,6 +124,7 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
                 blend_options_input(),
                 silence_input(),
                 own_mask_input(),
+                *encoder_inputs(),
             ],
             outputs=video_outputs(),
         )
@@ -123,9 +146,12 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
         blend_options=None,
         silence=None,
         mask=None,
+        preset="medium",
+        encoder="libx264",
         **values,
     ) -> io.NodeOutput:
         changes = merged(values, face_options, blend_options, silence)
+        encoding = Encoding(crf, preset, pixel_format, encoder)
         settings = LipSyncSettings().changed("Lip Sync Video (MuseTalk)", changes)
         source, sound = open_video(video, audio)
         if sound is None:
@@ -144,5 +170,5 @@ class MuseTalkLipSyncVideo(io.ComfyNode):
         )
         result = new_video_file()
         progress = comfy.utils.ProgressBar(len(source))
-        report = job.write(result, crf, pixel_format, progress=progress.update_absolute)
+        report = job.write(result, encoding, progress=progress.update_absolute)
         return io.NodeOutput(InputImpl.VideoFromFile(str(result)), report.text(), report.json())

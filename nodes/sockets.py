@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ..musetalk_core.errors import MuseTalkError
 from ..musetalk_core.media.audio import AudioArray
+from ..musetalk_core.room import check_memory
 
 log = logging.getLogger(__name__)
 
@@ -95,11 +96,10 @@ def new_frames(count: int, like: torch.Tensor) -> torch.Tensor:
     height, width = like.shape[-3:-1]
     device = mm.intermediate_device()
     needed = count * height * width * 3 * like.element_size()
-    free = mm.get_free_memory(device)
-    if needed > free:
-        raise MuseTalkError(
-            f"The result of {count} frames of {width}x{height} needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB "
-            "of memory are free; use Lip Sync Video (MuseTalk), which holds no frames, or shorten the audio, lower the "
-            "frame rate or scale the frames down."
-        )
+    advice = (
+        "use Lip Sync Video (MuseTalk), which holds no frames, or shorten the audio, lower the frame rate or scale the "
+        "frames down"
+    )
+    what = f"The result of {count} frames of {width}x{height}"
+    check_memory(what, needed, mm.get_free_memory(device), advice)
     return torch.empty((count, height, width, 3), dtype=like.dtype, device=device)

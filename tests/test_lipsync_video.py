@@ -20,7 +20,7 @@ from musetalk_core.__main__ import main
 
 NTSC = Fraction(30000, 1001)
 OWN_HERTZ, GIVEN_HERTZ = 500, 220  # the tone of ntsc.mov, and that of clips.tone in voice.wav
-OPTIONAL = ["audio", "decode_vae", "face_options", "blend_options", "silence", "mask"]
+OPTIONAL = ["audio", "decode_vae", "face_options", "blend_options", "silence", "mask", "preset", "encoder"]
 INPUTS = [
     "video",
     "model",
@@ -117,6 +117,8 @@ def test_inputs_and_outputs_are_those_of_the_design(object_info):
     assert info["output_name"] == ["video", "report", "report_json"]
     pixel_format = info["input"]["required"]["pixel_format"]
     assert pixel_format[1]["default"] == pixel_format[1]["options"][0] == "yuv420p"
+    preset, encoder = (info["input"]["optional"][name][1] for name in ("preset", "encoder"))
+    assert (preset["default"], encoder["default"]) == ("medium", "libx264")
 
 
 # Frames by hand: floor(seconds * fps); own sound of ntsc.mov: 0.8 s.
@@ -222,10 +224,16 @@ def test_save_video_copies_the_result_and_its_tags(comfy, object_info, inputs):
 def test_the_command_line_writes_the_same_formats(tmp_path):
     video = clips.write_video(tmp_path / "clip.mov", clips.moving_portrait(3), Fraction(25), clips.tone(0.12))
     files = ["--video", str(video), "--output", str(tmp_path / "out.mp4")]
-    assert main(["infer", "--version", "demo", *files, "--pixel-format", "yuv422p10le", "--crf", "30"]) == 0
+    assert (
+        main(
+            ["infer", "--version", "demo", *files, "--pixel-format", "yuv422p10le", "--crf", "30", "--preset", "slower"]
+        )
+        == 0
+    )
     with av.open(str(tmp_path / "out.mp4")) as file:
         assert [frame.format.name for frame in file.decode(video=0)] == ["yuv422p10le"] * 3
-    assert b"crf=30.0" in (tmp_path / "out.mp4").read_bytes()
+    written = (tmp_path / "out.mp4").read_bytes()
+    assert b"crf=30.0" in written and b"me=umh" in written and b"rc_lookahead=60" in written
 
 
 def test_cancel_leaves_no_file(comfy, object_info):

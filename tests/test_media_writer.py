@@ -13,6 +13,7 @@ import torch
 
 from musetalk_core.errors import MuseTalkError
 from musetalk_core.media.audio import AudioArray, AudioFile
+from musetalk_core.media.encoding import Encoding
 from musetalk_core.media.video_reader import VideoReader
 from musetalk_core.media.video_writer import VideoWriter
 
@@ -89,7 +90,12 @@ def test_every_rate_and_container(tmp_path, fps, suffix):
 @pytest.mark.parametrize("channels", [1, 2, 3, 6, 9])
 def test_any_sound_is_written_in_place(tmp_path, rate, channels):
     times = (0.1, 0.5, 0.9)
-    path = write(tmp_path / "a.mp4", [gray(9)] * 25, audio=clicks(rate, 1, times, channels), preset="ultrafast")
+    path = write(
+        tmp_path / "a.mp4",
+        [gray(9)] * 25,
+        audio=clicks(rate, 1, times, channels),
+        encoding=Encoding(preset="ultrafast"),
+    )
     source = AudioFile(path)
     assert source.channels == (2 if 2 <= channels <= 8 else 1)
     assert abs(source.seconds - 1) < Fraction(1, 1000)
@@ -123,7 +129,7 @@ def test_sound_and_pictures_are_interleaved(tmp_path):
     rng = np.random.default_rng(0)
     frames = [torch.from_numpy(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(250)]
     audio = AudioArray(rng.normal(0, 0.1, (1, 480000)).astype(np.float32), 48000)
-    path = write(tmp_path / "a.mp4", frames, audio=audio, preset="ultrafast")
+    path = write(tmp_path / "a.mp4", frames, audio=audio, encoding=Encoding(preset="ultrafast"))
     with av.open(str(path)) as container:
         times = {"video": 0.0, "audio": 0.0}
         for packet in container.demux():
@@ -153,7 +159,7 @@ def test_odd_sizes_get_one_copied_edge(tmp_path, size):
     height, width = size
     ramp = torch.arange(height)[:, None] * 2 + torch.arange(width)
     frame = ramp[..., None].expand(height, width, 3).byte()
-    reader = VideoReader(write(tmp_path / "odd.mp4", [frame] * 3, crf=1))
+    reader = VideoReader(write(tmp_path / "odd.mp4", [frame] * 3, encoding=Encoding(crf=1)))
     assert reader.size == (height + height % 2, width + width % 2)
     padded = np.pad(frame.numpy(), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     for read in reader.read(range(3)):
@@ -166,7 +172,7 @@ def test_colours_are_converted_as_tagged(tmp_path, size, tag, weights):
     kr, kb = weights
     for red, green, blue in [(200, 60, 30), (20, 180, 40), (30, 40, 220), (128, 128, 128)]:
         frame = torch.tensor([red, green, blue], dtype=torch.uint8).expand(*size, 3)
-        path = write(tmp_path / "c.mp4", [frame], crf=1, overwrite=True)
+        path = write(tmp_path / "c.mp4", [frame], encoding=Encoding(crf=1), overwrite=True)
         with av.open(str(path)) as container:
             picture = next(container.decode(video=0))
         assert picture.format.name == "yuv420p"
@@ -197,7 +203,7 @@ def test_pixel_formats_are_really_written(tmp_path, name, crf):
     bits, rows, columns = PIXEL_FORMATS[name]
     frame = torch.zeros(64, 64, 3, dtype=torch.uint8)
     frame[:32, :, 0] = frame[32:, :, 2] = 200
-    path = write(tmp_path / "p.mp4", [frame] * 3, crf=crf, pixel_format=name)
+    path = write(tmp_path / "p.mp4", [frame] * 3, encoding=Encoding(crf=crf, pixel_format=name))
     with av.open(str(path)) as container:
         assert container.streams.video[0].codec_context.name == "h264"
         pictures = list(container.decode(video=0))
@@ -226,7 +232,7 @@ def test_ten_bits_and_full_colour_keep_more_of_a_picture(tmp_path):
     columns = columns.expand(64, 128, 3).byte()
 
     def lost(frame, name):
-        path = write(tmp_path / "l.mp4", [frame] * 3, crf=1, pixel_format=name, overwrite=True)
+        path = write(tmp_path / "l.mp4", [frame] * 3, encoding=Encoding(crf=1, pixel_format=name), overwrite=True)
         (read,) = VideoReader(path).read([1])
         return float((read.float() - frame.float()).abs().mean())
 
@@ -238,8 +244,8 @@ def test_settings_reach_the_encoder_and_metadata_the_file(tmp_path):
     rng = np.random.default_rng(0)
     frames = [torch.from_numpy(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(10)]
     metadata = {"comment": "synthetic", "musetalk": '{"seed": 1, "ü": "x y"}'}
-    fine = write(tmp_path / "fine.mp4", frames, crf=10, metadata=metadata)
-    rough = write(tmp_path / "rough.mp4", frames, crf=40)
+    fine = write(tmp_path / "fine.mp4", frames, encoding=Encoding(crf=10), metadata=metadata)
+    rough = write(tmp_path / "rough.mp4", frames, encoding=Encoding(crf=40))
     assert fine.stat().st_size > 2 * rough.stat().st_size
     assert b"crf=10.0" in fine.read_bytes()
     with av.open(str(fine)) as container:
@@ -293,13 +299,6 @@ def test_no_failure_leaves_a_file(tmp_path):
         write(tmp_path / "a.mp4", [gray(1)] * 200, audio=sound)
     with pytest.raises(MuseTalkError, match="broke off"):
         write(tmp_path / "a.mp4", [gray(1)], audio=sound)
-    for options, word in [
-        ({"crf": 99}, "crf is 99"),
-        ({"preset": "no such"}, r"a\.mp4"),
-        ({"pixel_format": "rgb24"}, "'rgb24' is unknown; choose yuv420p"),
-    ]:
-        with pytest.raises(MuseTalkError, match=word):
-            write(tmp_path / "a.mp4", [gray(1)], **options)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -319,12 +318,13 @@ def test_a_full_disk_is_a_sentence(tmp_path):
 import resource, signal, sys, numpy as np, torch
 from fractions import Fraction
 from musetalk_core.errors import MuseTalkError
+from musetalk_core.media.encoding import Encoding
 from musetalk_core.media.video_writer import VideoWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8))
 try:
-    with VideoWriter(sys.argv[1], Fraction(25), (128, 128), crf=1) as writer:
+    with VideoWriter(sys.argv[1], Fraction(25), (128, 128), encoding=Encoding(crf=1)) as writer:
         for i in range(100):
             writer.write(noise.roll(i, 0))
 except MuseTalkError as error:
@@ -364,11 +364,13 @@ def test_memory_does_not_grow_with_length(tmp_path):
 import resource, sys, numpy as np, torch
 from fractions import Fraction
 from musetalk_core.media.audio import AudioArray
+from musetalk_core.media.encoding import Encoding
 from musetalk_core.media.video_writer import VideoWriter
 peaks = []
 for count in (1000, 5000):
     audio = AudioArray(np.zeros((1, 320 * count), np.float32), 8000)
-    with VideoWriter(sys.argv[1], Fraction(25), (64, 64), audio, preset="ultrafast", overwrite=True) as writer:
+    encoding = Encoding(preset="ultrafast")
+    with VideoWriter(sys.argv[1], Fraction(25), (64, 64), audio, encoding=encoding, overwrite=True) as writer:
         frame = torch.zeros((64, 64, 3), dtype=torch.uint8)
         for i in range(count):
             writer.write(frame)

@@ -11,6 +11,7 @@ import torch
 from musetalk_core.engine import WeightChoice, load_engine
 from musetalk_core.errors import MuseTalkError
 from musetalk_core.media.audio import AudioArray
+from musetalk_core.media.encoding import Encoding
 from musetalk_core.media.source import TensorFrames
 from musetalk_core.pipeline import lip_sync
 from musetalk_core.preview import find_moment, make_take, report
@@ -102,7 +103,7 @@ def test_a_video_changes_only_where_the_mask_is_white(engine, source, tmp_path):
     pictures = {}
     for name, mask in {"half": half_black(), "none": torch.zeros(1, 256, 256)}.items():
         # Quality 0 is lossless, so that equal frames are equal in the file.
-        replace(job, own_mask=mask).write(tmp_path / f"{name}.mp4", crf=0, pixel_format="yuv444p")
+        replace(job, own_mask=mask).write(tmp_path / f"{name}.mp4", Encoding(crf=0, pixel_format="yuv444p"))
         pictures[name] = clips.read_frames(tmp_path / f"{name}.mp4")
     half, none = pictures["half"], pictures["none"]
     assert len(half) == FRAMES and (half[:, :, :128] == none[:, :, :128]).all()

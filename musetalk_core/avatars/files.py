@@ -12,6 +12,7 @@ from ..errors import MuseTalkError
 from ..faces.track_file import load_track
 from ..media.source import FrameSource, ShownFrames, TensorFrames
 from ..media.video_reader import VideoReader
+from ..room import check_memory, free_memory
 from ..settings import LipSyncSettings
 from .avatar import REALTIME_FPS, Avatar
 from .info import DATA, FRAMES, INFO, LATENTS, TRACK, AvatarInfo, StoredFile, preparing, read_info
@@ -177,20 +178,11 @@ def _masks(packed: np.ndarray, sizes: np.ndarray) -> list[np.ndarray | None]:
 
 def _in_memory(frames: StoredFrames) -> TensorFrames:
     height, width = frames.size
-    needed, free = len(frames) * height * width * 3, _free_memory()
-    if needed + SPARE_BYTES > free:
-        raise MuseTalkError(
-            f"The {len(frames)} frames of {width}x{height} of the avatar {frames.folder.name!r} need "
-            f"{needed / 1e9:.1f} GB and {free / 1e9:.1f} GB of memory are free; prepare it from a shorter or a smaller "
-            "video."
-        )
+    needed = len(frames) * height * width * 3
+    what = f"The avatar {frames.folder.name!r} with its {len(frames)} frames of {width}x{height}"
+    advice = "prepare it from a shorter or a smaller video"
+    check_memory(what, needed + SPARE_BYTES, free_memory(), advice)
     held = torch.empty((len(frames), height, width, 3), dtype=torch.uint8)
     for k, frame in enumerate(frames.read(range(len(frames)))):
         held[k] = frame
     return TensorFrames(held, frames.fps)
-
-
-def _free_memory() -> int:
-    import psutil
-
-    return int(psutil.virtual_memory().available)

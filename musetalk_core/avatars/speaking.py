@@ -12,9 +12,11 @@ from ..errors import MuseTalkError
 from ..generator import Generator
 from ..latents import Codec
 from ..media.audio import AudioSource
-from ..media.video_writer import PixelFormat, VideoWriter
+from ..media.encoding import Encoding
+from ..media.video_writer import VideoWriter
 from ..pipeline import PreparedFrame, speak
 from ..report import Report
+from ..room import check_video_room
 from ..settings import LipSyncSettings
 from ..tasks import Progress, made_by, stream_tokens, write_frames
 from ..timeline import output_count, rational_fps
@@ -83,8 +85,7 @@ class AvatarVideo:
     def write(
         self,
         output: Path,
-        crf: int = 18,
-        pixel_format: PixelFormat = "yuv420p",
+        encoding: Encoding = Encoding(),  # noqa: B008 (frozen)
         overwrite: bool = False,
         progress: Progress | None = None,
     ) -> Report:
@@ -92,9 +93,9 @@ class AvatarVideo:
         report, count = Report(), self.count
         cut = count / self.rate if self.settings.mode == "trim" else None
         tags = made_by({}, self.version, self.settings)
-        with VideoWriter(
-            output, self.rate, self.avatar.frames.size, self.audio, cut, crf, "medium", tags, overwrite, pixel_format
-        ) as writer:
+        size = self.avatar.frames.size
+        check_video_room(output, size, count, encoding, self.settings.batch_size)
+        with VideoWriter(output, self.rate, size, self.audio, cut, encoding, tags, overwrite) as writer:
             write_frames(writer, self.frames(report), count, progress)
         return report
 

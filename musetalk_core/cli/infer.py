@@ -11,8 +11,8 @@ from typing import Any
 from ..engine import PRECISIONS, VERSIONS, Engine, WeightChoice, choose_device, choose_dtype, load_engine
 from ..errors import MuseTalkError
 from ..faces.appearance import reference_text
+from ..media.encoding import ENCODERS, PIXEL_FORMATS, PRESETS, Encoding
 from ..media.images import read_image
-from ..media.video_writer import PIXEL_FORMATS
 from ..settings import (
     DETECTORS,
     FACE_CHOICES,
@@ -55,13 +55,20 @@ def _add_files(group: Any) -> None:
     option(group, "result-dir", type=Path, default=Path("results"), help="folder of results without --output")
     option(group, "output-vid-name", help="file name in the result folder, instead of the default one")
     option(group, "fps", help="output frames/s, 1 to 120, also 30000/1001; default: the video's own, 25 for pictures")
-    option(group, "crf", type=int, default=18, help="x264 quality: 0 lossless, 18 visually lossless, 51 worst")
-    option(group, "pixel-format", default="yuv420p", choices=PIXEL_FORMATS, help="yuv420p plays everywhere")
+    add_encoding(group)
     option(group, "overwrite", action="store_true", help="replace an existing output")
     option(group, "report", type=Path, help="write what happened to the frames as JSON; with several tasks a folder")
     option(group, "face-reference", type=Path, help="picture of the person that speaks; the most alike is chosen")
     option(group, "saved-coord", action="store_true", help="save the faces found as <output>.track.json")
     option(group, "use-saved-coord", action="store_true", help="read the faces from <output>.track.json when it exists")
+
+
+def add_encoding(group: Any) -> None:
+    """Add what `encoding_of` reads."""
+    option(group, "crf", type=int, default=18, help="quality: 0 lossless, 18 visually lossless, 51 worst")
+    option(group, "preset", default="medium", choices=PRESETS, help="speed of the encoder against the file's size")
+    option(group, "pixel-format", default="yuv420p", choices=PIXEL_FORMATS, help="yuv420p plays everywhere")
+    option(group, "encoder", default="libx264", choices=ENCODERS, help="h264_nvenc: by an NVIDIA card that encodes")
 
 
 def add_weights(group: Any) -> None:
@@ -157,6 +164,11 @@ def settings_of(args: argparse.Namespace) -> LipSyncSettings:
     return LipSyncSettings.for_version(_version(args), **changes)
 
 
+def encoding_of(args: argparse.Namespace) -> Encoding:
+    """How the arguments of add_encoding compress a video."""
+    return Encoding(args.crf, args.preset, args.pixel_format, args.encoder)
+
+
 def _version(args: argparse.Namespace) -> str:
     return UPSTREAM_VERSIONS.get(args.version, args.version)
 
@@ -168,8 +180,7 @@ def _tasks(args: argparse.Namespace) -> list[Task]:
         audio=args.audio,
         fps=rational_fps(args.fps) if args.fps else None,
         settings=settings_of(args),
-        crf=args.crf,
-        pixel_format=args.pixel_format,
+        encoding=encoding_of(args),
         overwrite=args.overwrite,
         save_track=args.saved_coord,
         use_track=args.use_saved_coord,

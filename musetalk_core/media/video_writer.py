@@ -6,7 +6,6 @@ from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 import av
 import numpy as np
@@ -20,19 +19,10 @@ from av.video.stream import VideoStream
 from ..errors import MuseTalkError
 from .audio import AudioSource
 from .container import LIBRARY_ERROR
+from .encoding import Encoding
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 HD_HEIGHT = 720
-MAX_CRF = 51
-PixelFormat = Literal["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"]
-PIXEL_FORMATS: tuple[PixelFormat, ...] = (
-    "yuv420p",
-    "yuv422p",
-    "yuv444p",
-    "yuv420p10le",
-    "yuv422p10le",
-    "yuv444p10le",
-)
 BT709_TAG, SMPTE170M_TAG, LIMITED_RANGE_TAG = 1, 6, 1
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 HEADER_TICKS = 10000
@@ -47,13 +37,13 @@ class VideoWriter:
 
     path: .mp4, .m4v, .mov or .mkv in an existing folder. fps: exact frames/s, size: (H,W) of the frames; an odd
     side gets one more row or column, a copy of the last. audio: resampled only where AAC lacks its rate, mixed to
-    stereo above two channels; audio_seconds cuts it. crf 0..51 and preset: x264's. pixel_format: colour samples and
-    bits of the file; frames have 8 bits whatever it is. Height 720 and more is written and tagged as BT.709, less as
-    BT.601, both in limited range. Memory does not grow with length.
+    stereo above two channels; audio_seconds cuts it. Frames have 8 bits whatever the encoding's pixel format has.
+    Height 720 and more is written and tagged as BT.709, less as BT.601, both in limited range. Memory does not grow
+    with length.
 
     The file is written under a temporary name in its folder and gets its own name at the end of the `with` block;
     after any error nothing is left. Raises MuseTalkError for a path that cannot be written or exists already
-    (unless overwrite), a frame of another size, and a video without frames.
+    (unless overwrite), an encoder that this machine does not have, a frame of another size, and a video without frames.
     """
 
     def __init__(
@@ -63,29 +53,24 @@ class VideoWriter:
         size: tuple[int, int],
         audio: AudioSource | None = None,
         audio_seconds: Fraction | None = None,
-        crf: int = 18,
-        preset: str = "medium",
+        encoding: Encoding = Encoding(),  # noqa: B008 (frozen)
         metadata: dict[str, str] | None = None,
         overwrite: bool = False,
-        pixel_format: PixelFormat = "yuv420p",
     ) -> None:
         self.path = Path(path)
         self.fps, self.size, self.frames = fps, size, 0
-        self._overwrite, self._pixel_format = overwrite, pixel_format
-        if not 0 <= crf <= MAX_CRF:
-            raise MuseTalkError(f"crf is {crf}; give 0 (lossless) to {MAX_CRF}.")
-        if pixel_format not in PIXEL_FORMATS:
-            raise MuseTalkError(f"The pixel format {pixel_format!r} is unknown; choose {', '.join(PIXEL_FORMATS)}.")
+        self._overwrite, self._encoding = overwrite, encoding
         self._refuse_existing()
         self._converter = VideoReformatter()
         self._part = _reserve(self.path)
         try:
             self._container = self._open(metadata or {})
-            self._video = self._add_video(crf, preset)
+            self._video = self._add_video()
             self._sound = None if audio is None else _SoundTrack(self._container, audio, audio_seconds)
+            self._container.start_encoding()
         except (LIBRARY_ERROR, ValueError, OSError) as error:
             self._discard()
-            raise self._failure(error) from error
+            raise self._refused(error) from error
 
     def write(self, frame: torch.Tensor) -> None:
         """Append a frame (H,W,3) RGB, uint8 or floating 0..1 (rounded to 8 bits, NaN is 0), and its share of sound."""
@@ -96,7 +81,7 @@ class VideoWriter:
         picture = av.VideoFrame.from_ndarray(_even(frame_bytes(frame)), format="rgb24")
         matrix = Colorspace.ITU709 if self.size[0] >= HD_HEIGHT else Colorspace.ITU601
         picture = self._converter.reformat(
-            picture, format=self._pixel_format, dst_colorspace=matrix, dst_color_range=ColorRange.MPEG
+            picture, format=self._encoding.pixel_format, dst_colorspace=matrix, dst_color_range=ColorRange.MPEG
         )
         picture.pts, picture.time_base = self.frames, 1 / self.fps
         self.frames += 1
@@ -131,11 +116,15 @@ class VideoWriter:
         container.metadata.update(metadata)
         return container
 
-    def _add_video(self, crf: int, preset: str) -> VideoStream:
+    def _add_video(self) -> VideoStream:
         height, width = self.size
-        stream = self._container.add_stream("libx264", rate=self.fps)
-        stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, self._pixel_format
-        stream.options = {"crf": str(crf), "preset": preset}
+        stream = self._container.add_stream(self._encoding.encoder, rate=self.fps)
+        stream.width, stream.height, stream.pix_fmt = (
+            width + width % 2,
+            height + height % 2,
+            self._encoding.pixel_format,
+        )
+        stream.options = self._encoding.options
         stream.time_base = stream.codec_context.time_base = 1 / self.fps
         tag = BT709_TAG if height >= HD_HEIGHT else SMPTE170M_TAG
         context = stream.codec_context
@@ -167,6 +156,16 @@ class VideoWriter:
     def _refuse_existing(self) -> None:
         if self.path.exists() and not self._overwrite:
             raise MuseTalkError(f"{self.path} exists already; choose another name or allow overwriting.")
+
+    def _refused(self, error: Exception) -> MuseTalkError:
+        """Why nothing can be written at all."""
+        if self._encoding.encoder == "libx264":
+            return self._failure(error)
+        reason = getattr(error, "strerror", None) or error
+        return MuseTalkError(
+            f"The encoder {self._encoding.encoder} cannot be used for {self.size[1]}x{self.size[0]} here: {reason}; it "
+            "needs an NVIDIA card that encodes and its driver, or choose the encoder libx264."
+        )
 
     def _failure(self, error: Exception) -> MuseTalkError:
         if isinstance(error, MuseTalkError):

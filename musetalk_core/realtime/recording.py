@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import MuseTalkError
+from ..media.encoding import Encoding
 from ..media.video_writer import VideoWriter
 from .block import BLOCK_SAMPLES, FPS, RATE, Block
 from .runner import LiveSession
@@ -69,7 +70,7 @@ class Recorder:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MuseTalkError(f"The folder {self.path.parent} cannot be made: {error.strerror}.") from error
-        writer = VideoWriter(self.path, FPS, self._size, sound, preset="veryfast", overwrite=True)
+        writer = VideoWriter(self.path, FPS, self._size, sound, encoding=Encoding(preset="veryfast"), overwrite=True)
         with writer:
             before: Block | None = None
             async for block in self._subscription:

@@ -10,6 +10,7 @@ import torch
 
 from musetalk_core.faces.geometry import crop_box
 from musetalk_core.media.audio import AudioArray
+from musetalk_core.media.encoding import Encoding, Preset
 from musetalk_core.media.video_writer import VideoWriter
 
 from .corpus import Utterance
@@ -39,7 +40,7 @@ def render_speech(
     samples: np.ndarray,
     path: Path,
     crf: int = CRF,
-    preset: str = "veryfast",
+    preset: Preset = "veryfast",
 ) -> Take:
     """Write the portrait speaking to `path` (mp4 with sound).
 
@@ -48,7 +49,7 @@ def render_speech(
     sound = AudioArray(samples[None].astype(np.float32) / 32768, RATE)
     size = (portrait.size, portrait.size)
     landmarks, gaps = [], []
-    with VideoWriter(path, Fraction(FPS), size, sound, None, crf, preset, LABEL, overwrite=True) as writer:
+    with VideoWriter(path, Fraction(FPS), size, sound, None, Encoding(crf, preset), LABEL, overwrite=True) as writer:
         for i, controls in enumerate(shape):
             rendering = portrait.render(controls, motion.pose(i / FPS))
             writer.write(torch.from_numpy(rendering.frame))
