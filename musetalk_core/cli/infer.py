@@ -93,7 +93,7 @@ def add_settings(group: Any) -> None:
     option(group, "segmentation", choices=SEGMENTATIONS, help="audio over 30 s: overlapping windows or hard cuts")
     option(group, "audio-padding-length-left", dest="audio_padding_left", type=int, help="past context, 1/25 s each")
     option(group, "audio-padding-length-right", dest="audio_padding_right", type=int, help="future context, 1/25 s")
-    option(group, "batch-size", type=int, help="frames in one pass; 8 is a good start")
+    option(group, "batch-size", type=int, help="frames in one pass; 0: as many as fit, at most 32, 8 on a CPU; 8")
     option(group, "parsing-mode", choices=PARSING_MODES, help="region replaced; v1.5: jaw, v1.0: raw")
     option(group, "left-cheek-width", type=int, help="pixels of the 512-pixel face picture, 20 to 160 are useful")
     option(group, "right-cheek-width", type=int, help="as left-cheek-width")
