@@ -1,8 +1,4 @@
-"""Work in a second thread: an iterator run ahead of who reads it, results handed to who writes them.
-
-On a GPU the processor's threads are free while the networks run, so that decoding, pasting and encoding cost no time
-of their own. On a CPU they would only take it from the networks.
-"""
+"""Work in a second thread: an iterator run ahead of who reads it, items handed to who writes them."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -13,11 +9,6 @@ from typing import Generic, TypeVar
 import torch
 
 Item = TypeVar("Item")
-
-
-def overlaps(device: torch.device) -> bool:
-    """Whether work on the processor beside networks on `device` saves time."""
-    return device.type != "cpu"
 
 
 @contextmanager

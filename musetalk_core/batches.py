@@ -24,7 +24,7 @@ USED_SHARE = 0.8
 class BatchSize:
     """How many frames go through networks at once; it falls when memory runs out, and stays there.
 
-    frames: so many now, at least 1. fixed: every pass has so many rows, see filled().
+    frames: so many now, at least 1. fixed: every pass has so many rows, see filled() and execution.Execution.
     """
 
     def __init__(self, frames: int, fixed: bool = False) -> None:
@@ -32,10 +32,7 @@ class BatchSize:
         self.fixed = fixed
 
     def filled(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows (n,...), n at most `frames`; where passes are fixed, with the last one repeated up to `frames`.
-
-        Networks that are compiled for one shape, or whose kernels were chosen for it, then see no other.
-        """
+        """Rows (n,...), n from 1 to `frames`; where passes are fixed, with the last one repeated up to `frames`."""
         missing = self.frames - len(rows) if self.fixed else 0
         return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing > 0 else rows
 

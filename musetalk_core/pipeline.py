@@ -9,11 +9,12 @@ from itertools import islice
 import numpy as np
 import torch
 
-from .ahead import overlaps, read_ahead
+from .ahead import read_ahead
 from .audio_features import TokenSource
 from .batches import BatchSize, batch_frames, shrinking_batches
 from .blending import Masker, check_own_mask, composite, faded
 from .errors import MuseTalkError
+from .execution import Execution
 from .faces.geometry import crop_face, fit_face
 from .faces.locator import FaceLocator
 from .faces.track import FaceTrack
@@ -35,7 +36,7 @@ class Models:
     """The networks of a run, each already on its device.
 
     codec encodes crops; decode_codec (the same, or a faster one) decodes generated latents; locator finds the
-    face; masker says where it is blended in.
+    face; masker says where it is blended in. compiled: generator and decoder run fast in one shape only.
     """
 
     codec: Codec
@@ -43,6 +44,12 @@ class Models:
     generator: Generator
     locator: FaceLocator
     masker: Masker
+    compiled: bool = False
+
+    @property
+    def execution(self) -> Execution:
+        """How the loop runs with these networks."""
+        return Execution.on(self.decode_codec.device, self.compiled)
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ def lip_sync(
     report: Report | None = None,
     track: FaceTrack | None = None,
     own_mask: torch.Tensor | None = None,
-    overlap: bool | None = None,
+    execution: Execution | None = None,
 ) -> abc.Generator[torch.Tensor, None, None]:
     """Yield exactly `frames` lip-synced frames (H,W,3) in the source's dtype, at tokens.fps.
 
@@ -109,9 +116,9 @@ def lip_sync(
     result is not finite, are yielded as they came. A source frame that comes back later is located, encoded and
     parsed once while it stays in the cache. track: the faces of all source frames, when known, instead of
     models.locator. own_mask: a user's mask (1,H,W), or one for every source frame, floating 0..1, that the blend
-    masks are multiplied with. overlap: see speak, None: where the device of the networks gains by it. Memory: one batch
-    of frames, four with overlap, and CACHE_BYTES. Raises MuseTalkError when no frame has a face, unless
-    settings.allow_no_face.
+    masks are multiplied with. execution: other than the models' own. Memory: one batch of frames, four with overlap,
+    and CACHE_BYTES. Close the generator when it is left early, which ends its threads. Raises MuseTalkError when no
+    frame has a face, unless settings.allow_no_face.
     """
     report = Report() if report is None else report
     if track is not None:
@@ -121,13 +128,12 @@ def lip_sync(
     again = shows_again(frames, len(source), source.fps, tokens.fps, settings.mode)
     kept = PreparedFrames(CACHE_BYTES if again else 0)
     size = BatchSize(batch_frames(settings.batch_size, models.codec.device, models.codec.dtype))
-    if overlap is None:
-        overlap = overlaps(models.decode_codec.device)
+    execution = models.execution if execution is None else execution
 
     def prepare(batch: Sequence[torch.Tensor], indices: Sequence[int]) -> list[PreparedFrame]:
         return _prepare(batch, indices, kept, models, size, track, own_mask)
 
-    return speak(source, tokens, frames, models.generator, models.decode_codec, settings, prepare, report, overlap)
+    return speak(source, tokens, frames, models.generator, models.decode_codec, settings, prepare, report, execution)
 
 
 def speak(
@@ -139,15 +145,15 @@ def speak(
     settings: LipSyncSettings,
     prepare: Prepare,
     report: Report,
-    overlap: bool,
+    execution: Execution,
 ) -> abc.Generator[torch.Tensor, None, None]:
     """Yield `frames` frames of a source whose prepared frames `prepare` gives; see lip_sync. codec decodes.
 
-    overlap: read frames in one thread and run the networks in another while faces are pasted in the caller's; the
-    frames are the same. Close the generator when it is left early: that ends the threads.
+    With execution.overlap frames are read in one thread and the networks run in another, while faces are pasted in the
+    caller's.
     """
-    batches = _batches(source, tokens, frames, generator, codec, settings, prepare, overlap)
-    with read_ahead(batches, 1 if overlap else 0) as made:
+    batches = _batches(source, tokens, frames, generator, codec, settings, prepare, execution)
+    with read_ahead(batches, 1 if execution.overlap else 0) as made:
         for batch in made:
             for picture, frame, face, weight in zip(
                 batch.pictures, batch.prepared, batch.faces, batch.speaking, strict=True
@@ -175,16 +181,15 @@ def _batches(
     codec: Codec,
     settings: LipSyncSettings,
     prepare: Prepare,
-    overlap: bool,
+    execution: Execution,
 ) -> abc.Generator[_Batch, None, None]:
     def shown(i: int) -> int:
         return source_index(i, len(source), source.fps, tokens.fps, settings.mode)
 
     limit = batch_frames(settings.batch_size, codec.device, codec.dtype)
-    # Where kernels are chosen or compiled for a shape, a last batch of its own shape costs more than full rows.
-    size = BatchSize(limit, fixed=codec.device.type == "cuda")
+    size = BatchSize(limit, execution.fixed)
     start = 0
-    with read_ahead(iter(source.read(shown(i) for i in range(frames))), limit if overlap else 0) as pictures:
+    with read_ahead(source.read(shown(i) for i in range(frames)), limit if execution.overlap else 0) as pictures:
         while start < frames:
             stop = min(start + size.frames, frames)
             batch = list(islice(pictures, stop - start))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from . import __version__
-from .ahead import overlaps, write_behind
+from .ahead import write_behind
 from .audio_features import AudioEncoder, StreamingFeatures, TokenSource
 from .batches import DEFAULT_BATCH
 from .engine import Engine
@@ -128,7 +128,7 @@ class LipSyncVideo:
         cut = count / fps if settings.mode == "trim" else None
         tags = made_by(source.tags, self.version, settings)
         with VideoWriter(output, fps, source.size, audio, cut, crf, "medium", tags, overwrite, pixel_format) as writer:
-            write_frames(writer, frames, count, progress, overlaps(self.models.decode_codec.device))
+            write_frames(writer, frames, count, progress, self.models.execution.overlap)
         return report
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from ..ahead import overlaps
 from ..audio_features import AudioEncoder, TokenSource
 from ..errors import MuseTalkError
+from ..execution import Execution
 from ..generator import Generator
 from ..latents import Codec
 from ..media.audio import AudioSource
@@ -41,8 +41,8 @@ def avatar_lip_sync(
     def prepare(_: Sequence[torch.Tensor], indices: Sequence[int]) -> list[PreparedFrame]:
         return [avatar.prepared(k) for k in indices]
 
-    overlap = overlaps(codec.device)
-    return speak(avatar.frames, tokens, frames, generator, codec, settings, prepare, report, overlap)
+    execution = Execution.on(codec.device)
+    return speak(avatar.frames, tokens, frames, generator, codec, settings, prepare, report, execution)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class AvatarVideo:
         with VideoWriter(
             output, self.rate, self.avatar.frames.size, self.audio, cut, crf, "medium", tags, overwrite, pixel_format
         ) as writer:
-            write_frames(writer, self.frames(report), count, progress, overlaps(self.codec.device))
+            write_frames(writer, self.frames(report), count, progress, Execution.on(self.codec.device).overlap)
         return report
 
     def speed(self, clock: Callable[[], float], progress: Progress | None = None) -> float:
