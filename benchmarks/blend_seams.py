@@ -30,6 +30,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "scripts")]
 from demo_inputs import portrait_frame  # noqa: E402
 
 from musetalk_core.audio_features import AudioFeatures, extract_features  # noqa: E402
+from musetalk_core.batches import BatchSize  # noqa: E402
 from musetalk_core.blending import Masker, composite  # noqa: E402
 from musetalk_core.engine import Engine, WeightChoice, load_engine  # noqa: E402
 from musetalk_core.evaluation.image import seam_energy, temporal_jitter  # noqa: E402
@@ -99,7 +100,7 @@ def make(engine: Engine, frames: np.ndarray, features: AudioFeatures) -> Made:
     faces = []
     for start in range(0, len(source), BATCH):
         rows = range(start, min(start + BATCH, len(source)))
-        prepared = prepare_frames(source[start : start + BATCH], track.select(rows), models, BATCH)
+        prepared = prepare_frames(source[start : start + BATCH], track.select(rows), models, BatchSize(BATCH))
         masked = torch.stack([frame.masked for frame in prepared if frame.masked is not None])
         reference = torch.stack([frame.reference for frame in prepared if frame.reference is not None])
         latents = models.generator.generate(masked, reference, features.tokens(rows.start, rows.stop))

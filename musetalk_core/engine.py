@@ -11,6 +11,7 @@ import torch
 
 from .audio_features import AudioEncoder, WhisperEncoder
 from .blending import Masker
+from .compiled import compile_nets
 from .errors import MissingWeightsError, MuseTalkError
 from .face_parsing import FaceParser
 from .faces.backends import Backends
@@ -50,7 +51,7 @@ class Engine:
     """Loaded networks that do not depend on a run's settings.
 
     backends: the face detectors, loaded when a run's settings first ask for them. parser is None when BiSeNet's
-    weights are absent: masks are then drawn from landmarks.
+    weights are absent: masks are then drawn from landmarks. compiled: see load_engine.
     """
 
     codec: Codec
@@ -59,6 +60,7 @@ class Engine:
     backends: Backends
     parser: FaceParser | None
     version: str
+    compiled: bool = False
 
     def models(self, settings: LipSyncSettings) -> Models:
         """The networks joined with a run's settings; raises MuseTalkError when their detector cannot be had."""
@@ -67,7 +69,7 @@ class Engine:
         choices = settings.bbox_shift, settings.extra_margin, settings.face, settings.faces
         locator = FaceLocator(backend.detector, *choices)
         masker = Masker(self.parser, settings.mask)
-        return Models(self.codec, self.codec, self.generator, locator, masker)
+        return Models(self.codec, self.codec, self.generator, locator, masker, self.compiled)
 
 
 def choose_device(name: str) -> torch.device:
@@ -109,9 +111,12 @@ def has_fast_bf16() -> bool:
     return any(getattr(torch.cpu, test, lambda: False)() for test in tests)
 
 
-def load_engine(choice: WeightChoice, folders: ModelFolders, device: torch.device, dtype: torch.dtype) -> Engine:
+def load_engine(
+    choice: WeightChoice, folders: ModelFolders, device: torch.device, dtype: torch.dtype, compiled: bool = False
+) -> Engine:
     """Load the networks of a choice onto `device`; UNet and VAE in `dtype`, the small nets in float32.
 
+    compiled: UNet and VAE decoder are compiled when they first run, see compile_nets.
     Raises MissingWeightsError with the command that gets the file, MuseTalkError for a wrong file.
     """
     backends = Backends(folders, device)
@@ -120,7 +125,9 @@ def load_engine(choice: WeightChoice, folders: ModelFolders, device: torch.devic
         from .demo.loader import load_demo
 
         demo = load_demo(device, torch.float32)
-        return Engine(demo.codec, demo.generator, demo.audio_encoder, backends, parser, "demo")
+        if compiled:
+            compile_nets([demo.nets.modules()["unet"], demo.nets.vae.decoder], device)
+        return Engine(demo.codec, demo.generator, demo.audio_encoder, backends, parser, "demo", compiled)
     if choice.version not in UNET_OF_VERSION:
         raise MuseTalkError(f"The version {choice.version!r} is unknown; choose one of {', '.join(VERSIONS)}.")
     # diffusers' and transformers' classes carry no usable types for .to() and .config.
@@ -130,6 +137,8 @@ def load_engine(choice: WeightChoice, folders: ModelFolders, device: torch.devic
         _check_config(choice.unet_config, unet.config)
     vae: Any = load_vae(choice.vae or folders.find("sd-vae-ft-mse"), dtype)
     whisper: Any = load_whisper(choice.whisper or folders.find("whisper-tiny"), torch.float32)
+    if compiled:
+        compile_nets([unet, vae.decoder], device)
     return Engine(
         DiffusersCodec(vae, device, dtype),
         MuseTalkGenerator(unet.to(device), layout, device, dtype),
@@ -137,6 +146,7 @@ def load_engine(choice: WeightChoice, folders: ModelFolders, device: torch.devic
         backends,
         parser,
         choice.version,
+        compiled,
     )
 
 

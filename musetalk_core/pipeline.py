@@ -1,18 +1,20 @@
 """The one loop: frames in, lip-synced frames out, batch by batch, in bounded memory."""
 
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections import OrderedDict, abc
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import torch
 
+from .ahead import read_ahead
 from .audio_features import TokenSource
-from .batches import shrinking_batches
+from .batches import BatchSize, batch_frames, shrinking_batches
 from .blending import Masker, check_own_mask, composite, faded
 from .errors import MuseTalkError
+from .execution import Execution
 from .faces.geometry import crop_face, fit_face
 from .faces.locator import FaceLocator
 from .faces.track import FaceTrack
@@ -34,7 +36,7 @@ class Models:
     """The networks of a run, each already on its device.
 
     codec encodes crops; decode_codec (the same, or a faster one) decodes generated latents; locator finds the
-    face; masker says where it is blended in.
+    face; masker says where it is blended in. compiled: generator and decoder run fast in one shape only.
     """
 
     codec: Codec
@@ -42,6 +44,12 @@ class Models:
     generator: Generator
     locator: FaceLocator
     masker: Masker
+    compiled: bool = False
+
+    @property
+    def execution(self) -> Execution:
+        """How the loop runs with these networks."""
+        return Execution.on(self.decode_codec.device, self.compiled)
 
 
 @dataclass(frozen=True)
@@ -100,15 +108,17 @@ def lip_sync(
     report: Report | None = None,
     track: FaceTrack | None = None,
     own_mask: torch.Tensor | None = None,
-) -> Iterator[torch.Tensor]:
+    execution: Execution | None = None,
+) -> abc.Generator[torch.Tensor, None, None]:
     """Yield exactly `frames` lip-synced frames (H,W,3) in the source's dtype, at tokens.fps.
 
     Output frame i shows source frame source_index(i) with the mouth of tokens i. Frames without a face, or whose
     result is not finite, are yielded as they came. A source frame that comes back later is located, encoded and
     parsed once while it stays in the cache. track: the faces of all source frames, when known, instead of
     models.locator. own_mask: a user's mask (1,H,W), or one for every source frame, floating 0..1, that the blend
-    masks are multiplied with. Memory: one batch of frames and CACHE_BYTES. Raises MuseTalkError when no frame has a
-    face, unless settings.allow_no_face.
+    masks are multiplied with. execution: other than the models' own. Memory: one batch of frames, four with overlap,
+    and CACHE_BYTES. Close the generator when it is left early, which ends its threads. Raises MuseTalkError when no
+    frame has a face, unless settings.allow_no_face.
     """
     report = Report() if report is None else report
     if track is not None:
@@ -117,11 +127,13 @@ def lip_sync(
         check_own_mask(own_mask, len(source), source.size)
     again = shows_again(frames, len(source), source.fps, tokens.fps, settings.mode)
     kept = PreparedFrames(CACHE_BYTES if again else 0)
+    size = BatchSize(batch_frames(settings.batch_size, models.codec.device, models.codec.dtype))
+    execution = models.execution if execution is None else execution
 
     def prepare(batch: Sequence[torch.Tensor], indices: Sequence[int]) -> list[PreparedFrame]:
-        return _prepare(batch, indices, kept, models, settings.batch_size, track, own_mask)
+        return _prepare(batch, indices, kept, models, size, track, own_mask)
 
-    return speak(source, tokens, frames, models.generator, models.decode_codec, settings, prepare, report)
+    return speak(source, tokens, frames, models.generator, models.decode_codec, settings, prepare, report, execution)
 
 
 def speak(
@@ -133,24 +145,60 @@ def speak(
     settings: LipSyncSettings,
     prepare: Prepare,
     report: Report,
-) -> Iterator[torch.Tensor]:
-    """Yield `frames` frames of a source whose prepared frames `prepare` gives; see lip_sync. codec decodes."""
+    execution: Execution,
+) -> abc.Generator[torch.Tensor, None, None]:
+    """Yield `frames` frames of a source whose prepared frames `prepare` gives; see lip_sync. codec decodes.
 
+    With execution.overlap frames are read in one thread and the networks run in another, while faces are pasted in the
+    caller's.
+    """
+    batches = _batches(source, tokens, frames, generator, codec, settings, prepare, execution)
+    with read_ahead(batches, 1 if execution.overlap else 0) as made:
+        for batch in made:
+            for picture, frame, face, weight in zip(
+                batch.pictures, batch.prepared, batch.faces, batch.speaking, strict=True
+            ):
+                yield _finish(picture, frame, face, float(weight), settings.mask.colour_match, report)
+    if report.found + report.silent == 0 and not settings.allow_no_face:
+        raise MuseTalkError(report.nothing_found())
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Pictures (H,W,3) and what is pasted into them: faces (256,256,3) or None, speaking: the share (n,), 0..1."""
+
+    pictures: list[torch.Tensor]
+    prepared: list[PreparedFrame]
+    faces: list[torch.Tensor | None]
+    speaking: np.ndarray
+
+
+def _batches(
+    source: FrameSource,
+    tokens: TokenSource,
+    frames: int,
+    generator: Generator,
+    codec: Codec,
+    settings: LipSyncSettings,
+    prepare: Prepare,
+    execution: Execution,
+) -> abc.Generator[_Batch, None, None]:
     def shown(i: int) -> int:
         return source_index(i, len(source), source.fps, tokens.fps, settings.mode)
 
-    pictures = iter(source.read(shown(i) for i in range(frames)))
-    for start in range(0, frames, settings.batch_size):
-        stop = min(start + settings.batch_size, frames)
-        batch = list(islice(pictures, stop - start))
-        prepared = prepare(batch, [shown(i) for i in range(start, stop)])
-        speaking = tokens.shown(start, stop) if isinstance(tokens, GatedTokens) else np.ones(stop - start, np.float32)
-        part = tokens.tokens(start, stop)
-        faces = _generate(prepared, part, speaking > 0, generator, codec, settings.batch_size)
-        for picture, frame, face, weight in zip(batch, prepared, faces, speaking, strict=True):
-            yield _finish(picture, frame, face, float(weight), settings.mask.colour_match, report)
-    if report.found + report.silent == 0 and not settings.allow_no_face:
-        raise MuseTalkError(report.nothing_found())
+    limit = batch_frames(settings.batch_size, codec.device, codec.dtype)
+    size = BatchSize(limit, execution.fixed)
+    start = 0
+    with read_ahead(source.read(shown(i) for i in range(frames)), limit if execution.overlap else 0) as pictures:
+        while start < frames:
+            stop = min(start + size.frames, frames)
+            batch = list(islice(pictures, stop - start))
+            prepared = prepare(batch, [shown(i) for i in range(start, stop)])
+            full = np.ones(stop - start, np.float32)
+            speaking = tokens.shown(start, stop) if isinstance(tokens, GatedTokens) else full
+            faces = _generate(prepared, tokens.tokens(start, stop), speaking > 0, generator, codec, size)
+            yield _Batch(batch, prepared, faces, speaking)
+            start = stop
 
 
 def _prepare(
@@ -158,7 +206,7 @@ def _prepare(
     indices: Sequence[int],
     kept: PreparedFrames,
     models: Models,
-    batch_size: int,
+    size: BatchSize,
     track: FaceTrack | None,
     own_mask: torch.Tensor | None,
 ) -> list[PreparedFrame]:
@@ -170,16 +218,19 @@ def _prepare(
         rows = list(missing)
         faces = models.locator.locate(frames) if track is None else track.select(rows)
         own = own_mask if own_mask is None or len(own_mask) == 1 else own_mask[rows]
-        for index, frame in zip(rows, prepare_frames(frames, faces, models, batch_size, own), strict=True):
+        for index, frame in zip(rows, prepare_frames(frames, faces, models, size, own), strict=True):
             kept.add(index, frame)
             here[index] = frame
     return [here[index] for index in indices]
 
 
 def prepare_frames(
-    frames: torch.Tensor, faces: FaceTrack, models: Models, batch_size: int, own_mask: torch.Tensor | None = None
+    frames: torch.Tensor, faces: FaceTrack, models: Models, size: BatchSize, own_mask: torch.Tensor | None = None
 ) -> list[PreparedFrame]:
-    """Crop, encode and parse the present faces of frames (B,H,W,3), one PreparedFrame each; own_mask: see Masker."""
+    """Crop, encode and parse the present faces of frames (B,H,W,3), one PreparedFrame each; own_mask: see Masker.
+
+    size: of the encoder's passes.
+    """
     present = np.flatnonzero(faces.present)
     prepared = [PreparedFrame(reason=str(reason)) for reason in faces.reasons]
     if not len(present):
@@ -192,7 +243,7 @@ def prepare_frames(
     def encode(start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
         return encode_crops(models.codec, crops[start:stop])
 
-    for start, stop, (masked, reference) in shrinking_batches(encode, len(present), batch_size):
+    for start, stop, (masked, reference) in shrinking_batches(encode, len(present), size):
         masked, reference = masked.float().cpu(), reference.float().cpu()
         for row in range(start, stop):
             k = present[row]
@@ -212,7 +263,7 @@ def _generate(
     shown: np.ndarray,
     generator: Generator,
     codec: Codec,
-    batch_size: int,
+    size: BatchSize,
 ) -> list[torch.Tensor | None]:
     """Faces (256,256,3) float32 [0,1] on the CPU for the shown frames (bool) that have one, else None."""
     faces: list[torch.Tensor | None] = [None] * len(prepared)
@@ -225,11 +276,10 @@ def _generate(
     tokens = tokens[rows]
 
     def generate(start: int, stop: int) -> torch.Tensor:
-        part = slice(start, stop)
-        latents = generator.generate(masked[part], reference[part], tokens[part])
-        return decode_faces(codec, latents).cpu()
+        latents = generator.generate(*(size.filled(rows[start:stop]) for rows in (masked, reference, tokens)))
+        return decode_faces(codec, latents)[: stop - start].cpu()
 
-    for start, stop, pixels in shrinking_batches(generate, len(rows), batch_size):
+    for start, stop, pixels in shrinking_batches(generate, len(rows), size):
         for k, face in zip(rows[start:stop], pixels, strict=True):
             faces[k] = face
     return faces

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from .audio_features import TokenSource
+from .batches import BatchSize
 from .blending import check_own_mask, composite, faded
 from .errors import MuseTalkError
 from .faces.detector import Face
@@ -168,7 +169,7 @@ def make_take(moment: Moment, shift: int, models: Models, settings: LipSyncSetti
         return Take(shift, moment.picture, f"bbox_shift {shift} leaves no crop box; {_within_range(moment)}.")
     landmarks, angles = moment.face.landmarks[None], np.array([angle], np.float32)
     track = FaceTrack(box[None], landmarks, np.array([True]), moment.size, angles=angles)
-    prepared = prepare_frames(moment.picture[None], track, models, 1, moment.own_mask)[0]
+    prepared = prepare_frames(moment.picture[None], track, models, BatchSize(1), moment.own_mask)[0]
     assert prepared.masked is not None and prepared.reference is not None and prepared.mask is not None
     latents = models.generator.generate(prepared.masked[None], prepared.reference[None], moment.tokens)
     made = decode_faces(models.decode_codec, latents)[0].cpu()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .batches import shrinking_batches
+from .batches import BatchSize, shrinking_batches
 from .errors import MuseTalkError
 from .faces.track import FaceTrack
 from .faces.upright import view_to_frame
@@ -152,7 +152,7 @@ def restore_faces(
             found[k - start] = before, after
         return found
 
-    for start, _, part in shrinking_batches(batch, len(pictures), batch_size):
+    for start, _, part in shrinking_batches(batch, len(pictures), BatchSize(batch_size)):
         for k, pair in enumerate(part, start):
             matrix = alignments[k]
             if pair is None or matrix is None:

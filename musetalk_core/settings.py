@@ -134,8 +134,9 @@ class LipSyncSettings:
 
     bbox_shift: pixels, moves the box's top edge by twice that (positive opens the mouth more). extra_margin:
     pixels added below the chin. audio paddings: video frames of 1/25 s of audio context on each side.
-    batch_size: frames in one pass of the networks. allow_no_face: a source without any face is passed through
-    with the new sound instead of being refused. detector: what finds faces, see faces.backends.
+    batch_size: frames in one pass of the networks, 0 as many as fit (batches.batch_frames). allow_no_face: a source
+    without any face is passed through with the new sound instead of being refused. detector: what finds faces, see
+    faces.backends.
     """
 
     bbox_shift: int = 0
@@ -160,7 +161,7 @@ class LipSyncSettings:
         _one_of("segmentation", self.segmentation, SEGMENTATIONS)
         _whole("audio_padding_left", self.audio_padding_left, 0, 25)
         _whole("audio_padding_right", self.audio_padding_right, 0, 25)
-        _whole("batch_size", self.batch_size, 1, 1024)
+        _whole("batch_size", self.batch_size, 0, 1024)
         _one_of("detector", self.detector, DETECTORS)
 
     @classmethod

@@ -3,7 +3,8 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice
@@ -13,7 +14,9 @@ from typing import Any
 import torch
 
 from . import __version__
+from .ahead import write_behind
 from .audio_features import AudioEncoder, StreamingFeatures, TokenSource
+from .batches import DEFAULT_BATCH
 from .engine import Engine
 from .errors import MuseTalkError
 from .faces.locator import FaceLocator
@@ -33,6 +36,7 @@ from .timeline import output_count, rational_fps
 log = logging.getLogger(__name__)
 
 AUDIO_RATE = 16000
+WRITE_BEHIND = 8  # frames that may wait for the encoder
 
 Progress = Callable[[int, int], None]
 
@@ -125,18 +129,26 @@ class LipSyncVideo:
         cut = count / fps if settings.mode == "trim" else None
         tags = made_by(source.tags, self.version, settings)
         with VideoWriter(output, fps, source.size, audio, cut, encoding, tags, overwrite) as writer:
-            write_frames(writer, frames, count, progress)
+            write_frames(writer, frames, count, progress, self.models.execution.overlap)
         return report
 
 
 def write_frames(
-    writer: VideoWriter, frames: Iterable[torch.Tensor], count: int, progress: Progress | None = None
+    writer: VideoWriter,
+    frames: Generator[torch.Tensor, None, None],
+    count: int,
+    progress: Progress | None = None,
+    overlap: bool = False,
 ) -> None:
-    """Write frames as they come; progress(done, count) after each."""
-    for done, frame in enumerate(frames, 1):
-        writer.write(frame)
-        if progress is not None:
-            progress(done, count)
+    """Write frames as they come, and close what they come from; progress(done, count) after each.
+
+    overlap: encode in a thread of its own, up to WRITE_BEHIND frames behind.
+    """
+    with closing(frames), write_behind(writer.write, WRITE_BEHIND if overlap else 0) as write:
+        for done, frame in enumerate(frames, 1):
+            write(frame)
+            if progress is not None:
+                progress(done, count)
 
 
 def made_by(tags: Mapping[str, str], version: str, settings: LipSyncSettings) -> dict[str, str]:
@@ -185,12 +197,12 @@ def locate_all(
 ) -> FaceTrack:
     """The track of every source frame, read once from first to last, smoothed as the locator's options say.
 
-    progress(done, total) is called after every batch.
+    batch_size: frames located at once, DEFAULT_BATCH for 0. progress(done, total) is called after every batch.
     """
 
     def batches() -> Iterator[FaceTrack]:
         frames, done = iter(source.read(range(len(source)))), 0
-        while batch := list(islice(frames, batch_size)):
+        while batch := list(islice(frames, batch_size or DEFAULT_BATCH)):
             yield locator.locate(torch.stack(batch), live=False)
             done += len(batch)
             if progress is not None:

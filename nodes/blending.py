@@ -5,7 +5,7 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..musetalk_core.batches import shrinking_batches
+from ..musetalk_core.batches import BatchSize, shrinking_batches
 from ..musetalk_core.blending import Masker, check_own_mask, composite, faded
 from ..musetalk_core.errors import MuseTalkError
 from ..musetalk_core.faces.geometry import fit_face
@@ -137,7 +137,7 @@ class MuseTalkBlendFaceParsing(io.ComfyNode):
             part = own if own is None or len(own) == 1 else own[start:stop]
             return masker.masks(frames[start:stop], track.select(range(start, stop)), part)
 
-        for start, _, part in shrinking_batches(masks, len(frames), BATCH):
+        for start, _, part in shrinking_batches(masks, len(frames), BatchSize(BATCH)):
             for i, weights in enumerate(part, start):
                 result[i] = frames[i]
                 if weights is not None:

@@ -10,6 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.taesd.taesd import TAESD
 
 from ..musetalk_core.audio_features import AudioEncoder
+from ..musetalk_core.batches import DEFAULT_BATCH, UNET_BYTES
 from ..musetalk_core.errors import MissingWeightsError, MuseTalkError
 from ..musetalk_core.face_parsing import FaceParser
 from ..musetalk_core.faces.backends import Backends
@@ -18,9 +19,6 @@ from ..musetalk_core.generator import Generator
 from ..musetalk_core.settings import DetectorChoice
 from ..musetalk_core.weights.folders import PACK_DIR
 
-# Live activations of MuseTalk's UNet for one frame in a 2-byte type: 16 MiB counted with fused attention, up to 48
-# more for the 8 x 1024 x 1024 scores without.
-UNET_BYTES_PER_FRAME = 64 * 2**20
 # Counted: BiSeNet on 8 regions 280 MiB, Whisper-tiny 34 MiB.
 SMALL_NET_BYTES = 512 * 2**20
 # S3FD on a frame of 1280x1280, its largest: three layers of 64 channels in float32 at a time.
@@ -37,8 +35,8 @@ class ComfyGenerator:
     dtype: torch.dtype
 
     def memory(self, batch_size: int) -> int:
-        """Bytes of activations of a batch, about."""
-        return batch_size * UNET_BYTES_PER_FRAME * mm.dtype_size(self.dtype) // 2
+        """Bytes of activations of a batch, about; for 0, which takes what is free, of DEFAULT_BATCH."""
+        return (batch_size or DEFAULT_BATCH) * UNET_BYTES * mm.dtype_size(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -134,11 +132,15 @@ class ComfyCodec:
         return self.vae.process_output(pixels.float())
 
     def memory(self, batch_size: int) -> int:
-        """Bytes of activations to encode or decode a batch of 256x256 faces: what ComfyUI itself reckons with."""
+        """Bytes of activations to encode or decode a batch of 256x256 faces: what ComfyUI itself reckons with.
+
+        For 0, which takes what is free, those of DEFAULT_BATCH.
+        """
+        frames = batch_size or DEFAULT_BATCH
         return int(
             max(
-                self.vae.memory_used_encode((batch_size, 3, 256, 256), self.dtype) * batch_size,
-                self.vae.memory_used_decode((batch_size, 4, 32, 32), self.dtype) * batch_size,
+                self.vae.memory_used_encode((frames, 3, 256, 256), self.dtype) * frames,
+                self.vae.memory_used_decode((frames, 4, 32, 32), self.dtype) * frames,
             )
         )
 

@@ -5,7 +5,7 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..musetalk_core.batches import shrinking_batches
+from ..musetalk_core.batches import AUTOMATIC, DEFAULT_BATCH, BatchSize, batch_frames, shrinking_batches
 from ..musetalk_core.latents import decode_faces, encode_crops
 from .comfy_models import ComfyCodec, load_on_device
 from .sockets import matched_frames
@@ -18,11 +18,12 @@ def batch_input() -> io.Input:
     """The batch size input; one meaning in all nodes."""
     return io.Int.Input(
         "batch_size",
-        default=8,
-        min=1,
+        default=DEFAULT_BATCH,
+        min=AUTOMATIC,
         max=1024,
-        tooltip="Frames in one pass of the networks. More is faster on a large GPU and needs more memory; it is "
-        "halved by itself when memory runs out. The result does not depend on it.",
+        tooltip="Frames in one pass of the networks. More is faster on a large GPU and needs more memory; 0: as many "
+        "as fit, at most 32, and 8 on a CPU. It is halved by itself when memory runs out. The result does not depend "
+        "on it.",
     )
 
 
@@ -56,7 +57,8 @@ class MuseTalkVAEEncodeMasked(io.ComfyNode):
         progress = comfy.utils.ProgressBar(len(faces))
         masked, reference = (torch.empty((len(faces), 4, 32, 32), device=mm.intermediate_device()) for _ in range(2))
         encode = lambda start, stop: encode_crops(codec, faces[start:stop])  # noqa: E731
-        for start, stop, pair in shrinking_batches(encode, len(faces), batch_size):
+        size = BatchSize(batch_frames(batch_size, codec.device, codec.dtype))
+        for start, stop, pair in shrinking_batches(encode, len(faces), size):
             masked[start:stop], reference[start:stop] = pair
             progress.update(stop - start)
         return io.NodeOutput({"samples": masked, PART: "masked"}, {"samples": reference, PART: "reference"})
@@ -93,7 +95,8 @@ class MuseTalkVAEDecode(io.ComfyNode):
         progress = comfy.utils.ProgressBar(len(latents))
         faces = []
         decode = lambda start, stop: decode_faces(codec, latents[start:stop])  # noqa: E731
-        for start, stop, part in shrinking_batches(decode, len(latents), batch_size):
+        size = BatchSize(batch_frames(batch_size, codec.device, codec.dtype))
+        for start, stop, part in shrinking_batches(decode, len(latents), size):
             faces.append(part.to(mm.intermediate_device()))
             progress.update(stop - start)
         return io.NodeOutput(torch.cat(faces))

@@ -1,5 +1,6 @@
 """The whole chain in one node."""
 
+from contextlib import closing
 from typing import Any
 
 import comfy.utils
@@ -174,8 +175,8 @@ class MuseTalkLipSync(io.ComfyNode):
         progress = comfy.utils.ProgressBar(count)
         if track is None:
             track = whole_track(source, models.locator, settings, progress.update_absolute)
-        frames = lip_sync(source, tokens, count, models, settings, report, track, own_mask(mask))
-        for i, frame in enumerate(frames):
-            result[i] = frame
-            progress.update_absolute(i + 1, count)
+        with closing(lip_sync(source, tokens, count, models, settings, report, track, own_mask(mask))) as frames:
+            for i, frame in enumerate(frames):
+                result[i] = frame
+                progress.update_absolute(i + 1, count)
         return io.NodeOutput(result, float(rate), report.text(), report.json())

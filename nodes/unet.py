@@ -7,7 +7,7 @@ import comfy.utils
 import numpy as np
 from comfy_api.latest import io
 
-from ..musetalk_core.batches import shrinking_batches
+from ..musetalk_core.batches import BatchSize, batch_frames, shrinking_batches
 from ..musetalk_core.errors import MuseTalkError
 from .comfy_models import load_on_device
 from .latents import PART, batch_input
@@ -63,7 +63,8 @@ class MuseTalkUNetStep(io.ComfyNode):
                 samples[rows] = latents.to(samples)
             return stop - start
 
-        for _, _, done in shrinking_batches(generate, len(track), batch_size):
+        size = BatchSize(batch_frames(batch_size, model.patcher.load_device, model.dtype))
+        for _, _, done in shrinking_batches(generate, len(track), size):
             progress.update(done)
         return io.NodeOutput({"samples": samples})
 

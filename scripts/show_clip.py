@@ -16,6 +16,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from musetalk_core.audio_features import extract_features
+from musetalk_core.batches import BatchSize
 from musetalk_core.blending import composite
 from musetalk_core.engine import WeightChoice, load_engine
 from musetalk_core.faces.geometry import crop_face
@@ -45,7 +46,7 @@ def rows(clip: Path, speech: Path) -> list[np.ndarray]:
     tokens = extract_features(engine.audio_encoder, mono16k(audio), audio.seconds, Fraction(25))
     frames = torch.stack(list(source.read(SHOWN)))
     faces = models.locator.locate(frames)
-    prepared = prepare_frames(frames, faces, models, len(SHOWN))
+    prepared = prepare_frames(frames, faces, models, BatchSize(len(SHOWN)))
     latents = models.generator.generate(
         torch.stack([p.masked for p in prepared]),
         torch.stack([p.reference for p in prepared]),

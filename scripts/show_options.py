@@ -20,6 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 from show_nodes import FPS, LOUD, MARK, QUALITY, bar, column, row, tile  # noqa: E402
 
 from musetalk_core.audio_features import extract_features  # noqa: E402
+from musetalk_core.batches import BatchSize  # noqa: E402
 from musetalk_core.blending import composite  # noqa: E402
 from musetalk_core.debug_sheet import debug_sheet  # noqa: E402
 from musetalk_core.engine import Engine, WeightChoice, load_engine  # noqa: E402
@@ -111,7 +112,7 @@ def sheet(engine: Engine, clip: torch.Tensor, samples: np.ndarray) -> np.ndarray
     settings = LipSyncSettings.for_version("demo")
     frames, models = clip[LOUD : LOUD + 5], engine.models(settings)
     track = models.locator.locate(frames)
-    prepared = prepare_frames(frames, track, models, 8)
+    prepared = prepare_frames(frames, track, models, BatchSize(8))
     latents = models.generator.generate(
         torch.stack([one.masked for one in prepared if one.masked is not None]),
         torch.stack([one.reference for one in prepared if one.reference is not None]),

@@ -13,6 +13,7 @@ from demo_inputs import make_speech
 
 from musetalk_core.audio_features import extract_features
 from musetalk_core.avatars.avatar import Avatar
+from musetalk_core.batches import BatchSize
 from musetalk_core.engine import Engine
 from musetalk_core.latents import decode_faces
 from musetalk_core.media.source import TensorFrames
@@ -40,7 +41,7 @@ def portrait_avatar(engine: Engine, count: int = 6, size: int = 256) -> Avatar:
     frames = torch.from_numpy(moving_portrait(count, size))
     models = engine.models(settings)
     track = models.locator.locate(frames)
-    prepared = prepare_frames(frames, track, models, 4)
+    prepared = prepare_frames(frames, track, models, BatchSize(4))
     masked = torch.stack([frame.masked for frame in prepared])
     reference = torch.stack([frame.reference for frame in prepared])
     masks = tuple(frame.mask for frame in prepared)

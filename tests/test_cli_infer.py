@@ -168,7 +168,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(case, tmp_path, capsys):
         ("--fps", "0", "frame rate"),
         ("--fps", "240", "frame rate"),
         ("--fps", "fast", "frame rate"),
-        ("--batch-size", "0", "batch_size"),
+        ("--batch-size", "-1", "batch_size"),
         ("--left-cheek-width", "900", "left_cheek_width"),
         ("--device", "cuda:77", "cuda:77"),
         ("--precision", "fp16", "fp16"),

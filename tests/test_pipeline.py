@@ -1,21 +1,24 @@
 """The loop over real networks (the demo model, the embedded face nets) on a real face."""
 
+import threading
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
-from clips import faceless, moving_portrait, tone
+from clips import faceless, moving_portrait, tone, write_video
 
 from musetalk_core.audio_features import extract_features
-from musetalk_core.batches import shrinking_batches
 from musetalk_core.engine import WeightChoice, load_engine
 from musetalk_core.errors import MuseTalkError
-from musetalk_core.media.source import TensorFrames
+from musetalk_core.execution import Execution
+from musetalk_core.media.source import TensorFrames, open_source
+from musetalk_core.media.video_writer import VideoWriter
 from musetalk_core.pipeline import PreparedFrame, PreparedFrames, lip_sync
 from musetalk_core.report import Report
 from musetalk_core.settings import LipSyncSettings
-from musetalk_core.tasks import locate_all
+from musetalk_core.tasks import locate_all, write_frames
 from musetalk_core.weights.folders import ModelFolders
 
 FPS = Fraction(25)
@@ -144,26 +147,89 @@ def test_frames_with_unusable_results_keep_their_picture(engine, cutaway_clip):
     assert torch.equal(result[0], cutaway_clip[0])
 
 
-def test_batches_halve_when_memory_runs_out():
-    calls = []
-
-    def run_part(start, stop):
-        calls.append((start, stop))
-        if stop - start > 2:
-            raise torch.cuda.OutOfMemoryError("simulated")
-        return list(range(start, stop))
-
-    parts = list(shrinking_batches(run_part, 7, 8))
-    assert [x for _, _, part in parts for x in part] == list(range(7))
-    assert calls == [(0, 7), (0, 3), (0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7)]
+PLAIN, OVERLAPPED = Execution(overlap=False, fixed=False), Execution(overlap=True, fixed=False)
 
 
-def test_running_out_of_memory_with_one_item_is_raised():
-    def run_part(start, stop):
-        raise torch.cuda.OutOfMemoryError("simulated")
+def ahead_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "musetalk-ahead"]
 
-    with pytest.raises(torch.cuda.OutOfMemoryError):
-        list(shrinking_batches(run_part, 2, 2))
+
+def test_work_in_threads_gives_the_same_file(engine, cutaway_clip, tmp_path):
+    source = write_video(tmp_path / "clip.mp4", cutaway_clip.numpy(), FPS)
+    tokens, settings, told = features(engine, 0.8), LipSyncSettings(batch_size=3), []
+
+    def make(name, execution):
+        frames, report = open_source(source), Report()
+        made = lip_sync(frames, tokens, 20, engine.models(settings), settings, report, execution=execution)
+        with VideoWriter(tmp_path / name, FPS, frames.size) as writer:
+            write_frames(writer, made, 20, lambda done, _: told.append(done), execution.overlap)
+        return (tmp_path / name).read_bytes(), report
+
+    with torch.inference_mode():
+        assert make("plain.mp4", PLAIN) == make("overlapped.mp4", OVERLAPPED)
+    assert told == 2 * list(range(1, 21)) and ahead_threads() == []
+
+
+class StoppedByUser(Exception):
+    """What ComfyUI's Cancel does: the progress bar raises."""
+
+
+@pytest.mark.parametrize("execution", [PLAIN, OVERLAPPED])
+def test_cancel_ends_all_threads_and_leaves_nothing(execution, engine, cutaway_clip, tmp_path):
+    settings, held = LipSyncSettings(batch_size=2), []
+
+    def progress(done, _):
+        held.append(len(ahead_threads()))
+        if done == 5:
+            raise StoppedByUser
+
+    made = lip_sync(
+        TensorFrames(cutaway_clip, FPS), features(engine, 0.8), 20, engine.models(settings), settings, Report(),
+        execution=execution,
+    )  # fmt: skip
+    with pytest.raises(StoppedByUser), VideoWriter(tmp_path / "o.mp4", FPS, (256, 256)) as writer:
+        write_frames(writer, made, 20, progress, execution.overlap)
+    assert ahead_threads() == [] and list(tmp_path.iterdir()) == []
+    assert max(held) == (3 if execution.overlap else 0), "reading, networks, writing"
+
+
+class LimitedGenerator:
+    """The engine's generator on a device with memory for so many rows; notes the rows of every pass."""
+
+    def __init__(self, generator, rows):
+        self.generator, self.rows, self.passes = generator, rows, []
+        self.tokens, self.width = generator.tokens, generator.width
+
+    def generate(self, masked, reference, tokens):
+        assert len(masked) == len(reference) == len(tokens)
+        self.passes.append(len(masked))
+        if len(masked) > self.rows:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return self.generator.generate(masked, reference, tokens)
+
+
+def test_memory_runs_out_once_for_a_size_and_not_in_every_batch(engine, cutaway_clip):
+    generator, settings = LimitedGenerator(engine.generator, 2), LipSyncSettings(batch_size=8)
+    models = replace(engine.models(settings), generator=generator)
+    _, report = run(engine, cutaway_clip[:4], settings, models=models)
+    assert report.found == 20 and generator.passes == [8, 4, *[2] * 10]
+
+
+def test_fixed_batches_have_one_shape_and_change_nothing(engine, cutaway_clip):
+    generator, settings = LimitedGenerator(engine.generator, 6), LipSyncSettings(batch_size=6)
+    models = replace(engine.models(settings), generator=generator)
+    fixed, report = run(engine, cutaway_clip, settings, models=models, execution=Execution(overlap=False, fixed=True))
+    plain, _ = run(engine, cutaway_clip, settings)
+    # Faces in frames 0-3, 7-12 and 16-19 of 20: 4, 5, 3 and 2 of the four batches.
+    assert generator.passes == [6] * 4 and report.found == 14
+    for a, b in zip(fixed, plain, strict=True):
+        assert (a.int() - b.int()).abs().max() <= 1
+
+
+def test_automatic_batches_are_eight_on_a_cpu(engine, cutaway_clip):
+    generator, settings = LimitedGenerator(engine.generator, 8), LipSyncSettings(batch_size=0)
+    run(engine, cutaway_clip[:4], settings, models=replace(engine.models(settings), generator=generator))
+    assert generator.passes == [8, 8, 4]
 
 
 def test_the_cache_forgets_the_least_recently_used():

@@ -42,7 +42,7 @@ def test_changes_reach_both_levels():
         ("segmentation", "none"),
         ("audio_padding_left", -1),
         ("audio_padding_right", 26),
-        ("batch_size", 0),
+        ("batch_size", -1),
         ("batch_size", 2.5),
         ("batch_size", True),
         ("extra_margin", "10"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..batches import BatchSize, batch_frames
 from ..errors import MuseTalkError
 from ..media.source import FrameSource, ShownFrames
 from ..media.video_writer import frame_bytes
@@ -107,9 +108,10 @@ def _batches(
     pictures: FrameSource, models: Models, settings: LipSyncSettings, progress: Progress | None
 ) -> Iterator[PreparedBatch]:
     track = whole_track(pictures, models.locator, settings, progress)
+    size = BatchSize(batch_frames(settings.batch_size, models.codec.device, models.codec.dtype))
     frames, done = iter(pictures.read(range(len(pictures)))), 0
-    while batch := [torch.from_numpy(frame_bytes(frame)) for frame in islice(frames, settings.batch_size)]:
+    while batch := [torch.from_numpy(frame_bytes(frame)) for frame in islice(frames, size.frames)]:
         images = torch.stack(batch)
         faces = models.locator.locate(images) if track is None else track.select(range(done, done + len(batch)))
         done += len(batch)
-        yield PreparedBatch(batch, faces, prepare_frames(images, faces, models, settings.batch_size))
+        yield PreparedBatch(batch, faces, prepare_frames(images, faces, models, size))

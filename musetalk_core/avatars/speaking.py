@@ -1,6 +1,8 @@
 """An avatar says a sound: the loop of the pipeline without locating, encoding or parsing anything."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import abc
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -9,6 +11,7 @@ import torch
 
 from ..audio_features import AudioEncoder, TokenSource
 from ..errors import MuseTalkError
+from ..execution import Execution
 from ..generator import Generator
 from ..latents import Codec
 from ..media.audio import AudioSource
@@ -31,7 +34,7 @@ def avatar_lip_sync(
     codec: Codec,
     settings: LipSyncSettings,
     report: Report,
-) -> Iterator[torch.Tensor]:
+) -> abc.Generator[torch.Tensor, None, None]:
     """Yield `frames` frames (H,W,3) uint8 of the avatar saying the tokens, as pipeline.lip_sync would.
 
     codec decodes. settings: those of info.SPEAKING count, the others are the avatar's.
@@ -40,7 +43,8 @@ def avatar_lip_sync(
     def prepare(_: Sequence[torch.Tensor], indices: Sequence[int]) -> list[PreparedFrame]:
         return [avatar.prepared(k) for k in indices]
 
-    return speak(avatar.frames, tokens, frames, generator, codec, settings, prepare, report)
+    execution = Execution.on(codec.device)
+    return speak(avatar.frames, tokens, frames, generator, codec, settings, prepare, report, execution)
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class AvatarVideo:
         """Frames of the result. Raises MuseTalkError for sound shorter than a frame."""
         return output_count(self.audio.seconds, self.rate, len(self.avatar), self.avatar.frames.fps, self.settings.mode)
 
-    def frames(self, report: Report) -> Iterator[torch.Tensor]:
+    def frames(self, report: Report) -> abc.Generator[torch.Tensor, None, None]:
         """Yield the result's frames (H,W,3) uint8, in memory that does not grow with the sound's length."""
         tokens = stream_tokens(self.audio_encoder, self.audio, self.rate, self.settings)
         return avatar_lip_sync(self.avatar, tokens, self.count, self.generator, self.codec, self.settings, report)
@@ -96,13 +100,14 @@ class AvatarVideo:
         size = self.avatar.frames.size
         check_video_room(output, size, count, encoding, self.settings.batch_size)
         with VideoWriter(output, self.rate, size, self.audio, cut, encoding, tags, overwrite) as writer:
-            write_frames(writer, self.frames(report), count, progress)
+            write_frames(writer, self.frames(report), count, progress, Execution.on(self.codec.device).overlap)
         return report
 
     def speed(self, clock: Callable[[], float], progress: Progress | None = None) -> float:
         """Frames/s of making all frames without writing them."""
         started = clock()
-        for done, _ in enumerate(self.frames(Report()), 1):
-            if progress is not None:
-                progress(done, self.count)
+        with closing(self.frames(Report())) as frames:
+            for done, _ in enumerate(frames, 1):
+                if progress is not None:
+                    progress(done, self.count)
         return self.count / (clock() - started)

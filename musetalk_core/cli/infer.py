@@ -37,7 +37,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser("infer", help="lip-sync a video, a picture or a folder of pictures to an audio file")
     parser.set_defaults(run=run)
     _add_files(parser.add_argument_group("input and output"))
-    add_weights(parser.add_argument_group("weights and device"))
+    weights = parser.add_argument_group("weights and device")
+    add_weights(weights)
+    option(weights, "compile", action="store_true", help="compile UNet and decoder: minutes at first, then faster")
     add_settings(parser.add_argument_group("face, audio and blending"))
 
 
@@ -106,7 +108,7 @@ def add_settings(group: Any) -> None:
     option(group, "segmentation", choices=SEGMENTATIONS, help="audio over 30 s: overlapping windows or hard cuts")
     option(group, "audio-padding-length-left", dest="audio_padding_left", type=int, help="past context, 1/25 s each")
     option(group, "audio-padding-length-right", dest="audio_padding_right", type=int, help="future context, 1/25 s")
-    option(group, "batch-size", type=int, help="frames in one pass; 8 is a good start")
+    option(group, "batch-size", type=int, help="frames in one pass; 0: as many as fit, at most 32, 8 on a CPU; 8")
     option(group, "parsing-mode", choices=PARSING_MODES, help="region replaced; v1.5: jaw, v1.0: raw")
     option(group, "left-cheek-width", type=int, help="pixels of the 512-pixel face picture, 20 to 160 are useful")
     option(group, "right-cheek-width", type=int, help="as left-cheek-width")
@@ -129,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
     for task in tasks:
         if task.use_track and task.save_track:
             raise MuseTalkError("Give --saved-coord to save faces or --use-saved-coord to read them, not both.")
-    engine = load(args)
+    engine = load(args, args.compile)
     tasks = _with_reference(tasks, args.face_reference, engine)
     failed = 0
     for task in tasks:
@@ -147,13 +149,13 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def load(args: argparse.Namespace) -> Engine:
-    """The networks that the arguments of add_weights ask for."""
+def load(args: argparse.Namespace, compiled: bool = False) -> Engine:
+    """The networks that the arguments of add_weights ask for; compiled: see load_engine."""
     device = choose_device(args.device)
     folders = ModelFolders.default(args.models)
     vae = _vae(args.vae_type, folders)
     choice = WeightChoice(_version(args), args.unet_model_path, args.unet_config, vae, args.whisper_dir)
-    return load_engine(choice, folders, device, choose_dtype(args.precision, device))
+    return load_engine(choice, folders, device, choose_dtype(args.precision, device), compiled)
 
 
 def settings_of(args: argparse.Namespace) -> LipSyncSettings:

@@ -13,7 +13,7 @@ import torch
 
 from ..audio_features import AudioEncoder
 from ..avatars.avatar import Avatar
-from ..batches import shrinking_batches
+from ..batches import BatchSize, shrinking_batches
 from ..errors import MuseTalkError
 from ..generator import Generator
 from ..latents import Codec, decode_faces
@@ -249,7 +249,7 @@ def _make_faces(models: RealtimeModels, jobs: list[Job]) -> int:
         latents = models.generator.generate(masked[part], reference[part], tokens[part])
         return decode_faces(models.codec, latents).cpu()
 
-    for start, stop, faces in shrinking_batches(generate, len(rows), len(rows)):
+    for start, stop, faces in shrinking_batches(generate, len(rows), BatchSize(len(rows))):
         for (job, k, _), face in zip(rows[start:stop], faces, strict=True):
             job.faces[k] = face
     return len(rows)
