@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from .cli import avatar, bench, evaluate, infer, preview, queue, serve, train, weights
+from .cli import avatar, batch, bench, evaluate, infer, preview, queue, serve, train, weights
 from .errors import MuseTalkError
 from .host_memory import keep_freed_memory
 
@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     weights.add_parser(commands)
     train.add_parser(commands)
     evaluate.add_parser(commands)
+    batch.add_parser(commands)
     queue.add_parser(commands)
     serve.add_parser(commands)
     bench.add_parser(commands)
