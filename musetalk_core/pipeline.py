@@ -100,8 +100,10 @@ def lip_sync(
     report: Report | None = None,
     track: FaceTrack | None = None,
     own_mask: torch.Tensor | None = None,
+    first: int = 0,
 ) -> Iterator[torch.Tensor]:
-    """Yield exactly `frames` lip-synced frames (H,W,3) in the source's dtype, at tokens.fps.
+    """Yield exactly `frames` lip-synced frames (H,W,3) in the source's dtype, at tokens.fps; of them, those from
+    `first` on.
 
     Output frame i shows source frame source_index(i) with the mouth of tokens i. Frames without a face, or whose
     result is not finite, are yielded as they came. A source frame that comes back later is located, encoded and
@@ -121,7 +123,7 @@ def lip_sync(
     def prepare(batch: Sequence[torch.Tensor], indices: Sequence[int]) -> list[PreparedFrame]:
         return _prepare(batch, indices, kept, models, settings.batch_size, track, own_mask)
 
-    return speak(source, tokens, frames, models.generator, models.decode_codec, settings, prepare, report)
+    return speak(source, tokens, frames, models.generator, models.decode_codec, settings, prepare, report, first)
 
 
 def speak(
@@ -133,14 +135,15 @@ def speak(
     settings: LipSyncSettings,
     prepare: Prepare,
     report: Report,
+    first: int = 0,
 ) -> Iterator[torch.Tensor]:
-    """Yield `frames` frames of a source whose prepared frames `prepare` gives; see lip_sync. codec decodes."""
+    """Yield frames first..frames-1 of a source whose prepared frames `prepare` gives; see lip_sync. codec decodes."""
 
     def shown(i: int) -> int:
         return source_index(i, len(source), source.fps, tokens.fps, settings.mode)
 
-    pictures = iter(source.read(shown(i) for i in range(frames)))
-    for start in range(0, frames, settings.batch_size):
+    pictures = iter(source.read(shown(i) for i in range(first, frames)))
+    for start in range(first, frames, settings.batch_size):
         stop = min(start + settings.batch_size, frames)
         batch = list(islice(pictures, stop - start))
         prepared = prepare(batch, [shown(i) for i in range(start, stop)])
