@@ -37,6 +37,11 @@ class BatchSize:
         return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing > 0 else rows
 
 
+def steady_frames(setting: int) -> int:
+    """The frames of a batch for what must not depend on the memory that is free: AUTOMATIC counts as DEFAULT_BATCH."""
+    return setting or DEFAULT_BATCH
+
+
 def batch_frames(setting: int, device: torch.device, dtype: torch.dtype) -> int:
     """The frames of a pass that the setting batch_size means on a device where the networks lie in `dtype`.
 

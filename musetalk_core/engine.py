@@ -51,7 +51,8 @@ class Engine:
     """Loaded networks that do not depend on a run's settings.
 
     backends: the face detectors, loaded when a run's settings first ask for them. parser is None when BiSeNet's
-    weights are absent: masks are then drawn from landmarks. compiled: see load_engine.
+    weights are absent: masks are then drawn from landmarks. compiled: see load_engine. files: where UNet, VAE and
+    Whisper came from, none for the demo model inside the package. precision: device and dtype, in words.
     """
 
     codec: Codec
@@ -61,6 +62,8 @@ class Engine:
     parser: FaceParser | None
     version: str
     compiled: bool = False
+    files: tuple[Path, ...] = ()
+    precision: str = ""
 
     def models(self, settings: LipSyncSettings) -> Models:
         """The networks joined with a run's settings; raises MuseTalkError when their detector cannot be had."""
@@ -127,16 +130,22 @@ def load_engine(
         demo = load_demo(device, torch.float32)
         if compiled:
             compile_nets([demo.nets.modules()["unet"], demo.nets.vae.decoder], device)
-        return Engine(demo.codec, demo.generator, demo.audio_encoder, backends, parser, "demo", compiled)
+        parts = demo.codec, demo.generator, demo.audio_encoder
+        return Engine(*parts, backends, parser, "demo", compiled, precision=f"{device} {torch.float32}")
     if choice.version not in UNET_OF_VERSION:
         raise MuseTalkError(f"The version {choice.version!r} is unknown; choose one of {', '.join(VERSIONS)}.")
     # diffusers' and transformers' classes carry no usable types for .to() and .config.
     unet: Any
-    unet, layout = load_unet(choice.unet or folders.find(UNET_OF_VERSION[choice.version]), dtype)
+    files = (
+        choice.unet or folders.find(UNET_OF_VERSION[choice.version]),
+        choice.vae or folders.find("sd-vae-ft-mse"),
+        choice.whisper or folders.find("whisper-tiny"),
+    )
+    unet, layout = load_unet(files[0], dtype)
     if choice.unet_config:
         _check_config(choice.unet_config, unet.config)
-    vae: Any = load_vae(choice.vae or folders.find("sd-vae-ft-mse"), dtype)
-    whisper: Any = load_whisper(choice.whisper or folders.find("whisper-tiny"), torch.float32)
+    vae: Any = load_vae(files[1], dtype)
+    whisper: Any = load_whisper(files[2], torch.float32)
     if compiled:
         compile_nets([unet, vae.decoder], device)
     return Engine(
@@ -147,6 +156,8 @@ def load_engine(
         parser,
         choice.version,
         compiled,
+        files,
+        f"{device} {dtype}",
     )
 
 

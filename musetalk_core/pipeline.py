@@ -109,8 +109,10 @@ def lip_sync(
     track: FaceTrack | None = None,
     own_mask: torch.Tensor | None = None,
     execution: Execution | None = None,
+    first: int = 0,
 ) -> abc.Generator[torch.Tensor, None, None]:
-    """Yield exactly `frames` lip-synced frames (H,W,3) in the source's dtype, at tokens.fps.
+    """Yield exactly `frames` lip-synced frames (H,W,3) in the source's dtype, at tokens.fps; of them, those from
+    `first` on.
 
     Output frame i shows source frame source_index(i) with the mouth of tokens i. Frames without a face, or whose
     result is not finite, are yielded as they came. A source frame that comes back later is located, encoded and
@@ -133,7 +135,8 @@ def lip_sync(
     def prepare(batch: Sequence[torch.Tensor], indices: Sequence[int]) -> list[PreparedFrame]:
         return _prepare(batch, indices, kept, models, size, track, own_mask)
 
-    return speak(source, tokens, frames, models.generator, models.decode_codec, settings, prepare, report, execution)
+    makers = models.generator, models.decode_codec
+    return speak(source, tokens, frames, *makers, settings, prepare, report, execution, first)
 
 
 def speak(
@@ -146,13 +149,14 @@ def speak(
     prepare: Prepare,
     report: Report,
     execution: Execution,
+    first: int = 0,
 ) -> abc.Generator[torch.Tensor, None, None]:
-    """Yield `frames` frames of a source whose prepared frames `prepare` gives; see lip_sync. codec decodes.
+    """Yield frames first..frames-1 of a source whose prepared frames `prepare` gives; see lip_sync. codec decodes.
 
     With execution.overlap frames are read in one thread and the networks run in another, while faces are pasted in the
     caller's.
     """
-    batches = _batches(source, tokens, frames, generator, codec, settings, prepare, execution)
+    batches = _batches(source, tokens, range(first, frames), generator, codec, settings, prepare, execution)
     with read_ahead(batches, 1 if execution.overlap else 0) as made:
         for batch in made:
             for picture, frame, face, weight in zip(
@@ -176,7 +180,7 @@ class _Batch:
 def _batches(
     source: FrameSource,
     tokens: TokenSource,
-    frames: int,
+    frames: range,
     generator: Generator,
     codec: Codec,
     settings: LipSyncSettings,
@@ -188,10 +192,10 @@ def _batches(
 
     limit = batch_frames(settings.batch_size, codec.device, codec.dtype)
     size = BatchSize(limit, execution.fixed)
-    start = 0
-    with read_ahead(source.read(shown(i) for i in range(frames)), limit if execution.overlap else 0) as pictures:
-        while start < frames:
-            stop = min(start + size.frames, frames)
+    start = frames.start
+    with read_ahead(source.read(shown(i) for i in frames), limit if execution.overlap else 0) as pictures:
+        while start < frames.stop:
+            stop = min(start + size.frames, frames.stop)
             batch = list(islice(pictures, stop - start))
             prepared = prepare(batch, [shown(i) for i in range(start, stop)])
             full = np.ones(stop - start, np.float32)

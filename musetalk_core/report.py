@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .errors import MuseTalkError
 from .faces.track import NOBODY, FaceTrack
 from .files import whole_file
 
@@ -80,6 +81,22 @@ class Report:
         self.reasons[reason] += 1
         self.frames += 1
 
+    def extend(self, later: "Report") -> None:
+        """Append the report of the frames that follow these."""
+        for gap in later.gaps:
+            first, last = gap.first + self.frames, gap.last + self.frames
+            before = self.gaps[-1] if self.gaps else None
+            if before is not None and before.last == first - 1 and before.reason == gap.reason:
+                before.last = last
+            elif len(self.gaps) < MOST_GAPS:
+                self.gaps.append(Gap(first, last, gap.reason))
+        self.frames += later.frames
+        self.found += later.found
+        self.passed_through += later.passed_through
+        self.failed += later.failed
+        self.silent += later.silent
+        self.reasons.update(later.reasons)
+
     def text(self) -> str:
         """Lines for people: the counts, and which frames kept their picture and why."""
         counts = (
@@ -133,6 +150,16 @@ def write_report(path: Path, report: Report) -> None:
     """Write a report's JSON, whole or not at all. Raises MuseTalkError when that is impossible."""
     with whole_file(path) as part:
         part.write_text(json.dumps(report.as_dict(), indent=1), encoding="utf-8")
+
+
+def read_report(path: Path) -> Report:
+    """Read what write_report wrote. Raises MuseTalkError for a missing or foreign file."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        reasons, gaps = Counter(values.pop("reasons")), [Gap(**gap) for gap in values.pop("gaps")]
+        return Report(**values, reasons=reasons, gaps=gaps)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MuseTalkError(f"{path} is no report of a run: {error}.") from error
 
 
 def _span(gap: Gap) -> str:

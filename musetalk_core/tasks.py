@@ -3,20 +3,19 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import av
 import torch
 
 from . import __version__
-from .ahead import write_behind
 from .audio_features import AudioEncoder, StreamingFeatures, TokenSource
-from .batches import DEFAULT_BATCH
+from .batches import steady_frames
 from .engine import Engine
 from .errors import MuseTalkError
 from .faces.locator import FaceLocator
@@ -29,16 +28,15 @@ from .media.video_writer import VideoWriter
 from .pipeline import Models, lip_sync
 from .report import Report, write_report
 from .room import check_video_room
+from .segments import SEGMENT_SECONDS, Parts, file_facts, segment_frames
 from .settings import LipSyncSettings
 from .silence import gate
-from .timeline import output_count, rational_fps
+from .timeline import output_count, rational_fps, source_index
+from .writing import Progress, write_frames
 
 log = logging.getLogger(__name__)
 
 AUDIO_RATE = 16000
-WRITE_BEHIND = 8  # frames that may wait for the encoder
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Task:
 
     overwrite: replace an existing output. save_track: write the faces to
     `track_file` beside the output; use_track: read them from there instead of detecting. report: where to write what
-    happened to the frames as JSON.
+    happened to the frames as JSON. resume: work in segments of segment_seconds, see resume_task.
     """
 
     video: Path
@@ -60,6 +58,8 @@ class Task:
     save_track: bool = False
     use_track: bool = False
     report: Path | None = None
+    resume: bool = False
+    segment_seconds: int = SEGMENT_SECONDS
 
     @property
     def track_file(self) -> Path:
@@ -71,17 +71,58 @@ def run_task(task: Task, engine: Engine, progress: Progress | None = None) -> Re
 
     The output appears only when it is whole. Raises MuseTalkError for input that cannot be used.
     """
-    if task.output.exists() and not task.overwrite:
+    if task.output.exists() and not (task.overwrite or task.resume):
         raise MuseTalkError(f"The output {task.output} exists already; choose another name or give --overwrite.")
     audio = AudioFile(task.audio or task.video)
     source = open_source(task.video, task.fps)
     models = engine.models(task.settings)
-    track = _track(task, source, models.locator)
-    video = LipSyncVideo(source, audio, task.fps, engine.audio_encoder, models, task.settings, engine.version, track)
-    report = video.write(task.output, task.encoding, task.overwrite, progress)
+    video = LipSyncVideo(source, audio, task.fps, engine.audio_encoder, models, task.settings, engine.version)
+    if task.resume:
+        report = resume_task(task, video, engine, progress)
+    else:
+        video = replace(video, track=_track(task, source, models.locator))
+        report = video.write(task.output, task.encoding, task.overwrite, progress)
     if task.report is not None:
         write_report(task.report, report)
     return report
+
+
+def resume_task(task: Task, video: "LipSyncVideo", engine: Engine, progress: Progress | None = None) -> Report:
+    """Make a task's video in segments that stay in <output>.parts until it is whole, or go on where that was left.
+
+    All faces are located before the first segment. Whatever the number of interruptions, the frames are the same.
+    Raises MuseTalkError as run_task and when the folder is that of a task that differs in anything.
+    """
+    length = segment_frames(task.segment_seconds, video.rate, steady_frames(task.settings.batch_size))
+    parts = Parts(task.output, _facts(task, video, engine), video.count, length)
+    if not parts.finished():
+        parts.begin(task.overwrite)
+        if not parts.track.exists():
+            track = _track(task, video.source, video.models.locator)
+            if track is None:
+                track = locate_all(video.source, video.models.locator, task.settings.batch_size, progress)
+            save_track(parts.track, track)
+        replace(video, track=load_track(parts.track)).write_parts(parts, task.encoding, task.overwrite, progress)
+    report = parts.report()
+    parts.remove()
+    return report
+
+
+def _facts(task: Task, video: "LipSyncVideo", engine: Engine) -> dict[str, Any]:
+    """Everything that the frames of a task depend on."""
+    return {
+        "video": file_facts(task.video),
+        "audio": file_facts(task.audio),
+        "track": file_facts(task.track_file) if task.use_track and task.track_file.exists() else None,
+        "fps": str(video.rate),
+        "settings": task.settings.as_dict(),
+        "encoding": asdict(task.encoding),
+        "version": engine.version,
+        "weights": [file_facts(path) for path in engine.files],
+        "precision": engine.precision,
+        "package": __version__,
+        "libraries": {"torch": torch.__version__, "av": av.__version__},
+    }
 
 
 @dataclass(frozen=True)
@@ -103,6 +144,16 @@ class LipSyncVideo:
     track: FaceTrack | None = None
     own_mask: torch.Tensor | None = None
 
+    @property
+    def rate(self) -> Fraction:
+        """Frames/s of the result."""
+        return rational_fps(self.source.fps if self.fps is None else self.fps)
+
+    @property
+    def count(self) -> int:
+        """Frames of the result. Raises MuseTalkError for sound shorter than a frame."""
+        return output_count(self.audio.seconds, self.rate, len(self.source), self.source.fps, self.settings.mode)
+
     def write(
         self,
         output: Path,
@@ -116,39 +167,55 @@ class LipSyncVideo:
         The output appears only when it is whole. Raises MuseTalkError for sound shorter than a frame, for a source
         without a face, without room for the result, and for what VideoWriter refuses.
         """
-        source, audio, settings = self.source, self.audio, self.settings
-        fps = rational_fps(source.fps if self.fps is None else self.fps)
-        count = output_count(audio.seconds, fps, len(source), source.fps, settings.mode)
-        check_video_room(output, source.size, count, encoding, settings.batch_size)
+        source, settings, count = self.source, self.settings, self.count
+        check_video_room(output, source.size, count, encoding, steady_frames(settings.batch_size))
         report = Report()
-        tokens = stream_tokens(self.audio_encoder, audio, fps, settings)
+        tokens = stream_tokens(self.audio_encoder, self.audio, self.rate, settings)
         track = self.track
         if track is None:
             track = whole_track(source, self.models.locator, settings, progress)
         frames = lip_sync(source, tokens, count, self.models, settings, report, track, self.own_mask)
-        cut = count / fps if settings.mode == "trim" else None
-        tags = made_by(source.tags, self.version, settings)
-        with VideoWriter(output, fps, source.size, audio, cut, encoding, tags, overwrite) as writer:
+        with VideoWriter(
+            output, self.rate, source.size, self.audio, self._sound_end, encoding, self._tags, overwrite
+        ) as writer:
             write_frames(writer, frames, count, progress, self.models.execution.overlap)
         return report
 
+    def write_parts(
+        self, parts: Parts, encoding: Encoding, overwrite: bool = False, progress: Progress | None = None
+    ) -> None:
+        """Make what is missing of the segments, and of them the video; the track is there. See `write`."""
+        source, settings, count = self.source, self.settings, self.count
+        assert self.track is not None
+        check_video_room(parts.output, source.size, count, encoding, steady_frames(settings.batch_size), copies=2)
+        self._check_faces(self.track)
+        tokens = stream_tokens(self.audio_encoder, self.audio, self.rate, settings)
+        # Whether there is a face at all was just asked of the whole; a segment may well have none.
+        passing = replace(settings, allow_no_face=True)
 
-def write_frames(
-    writer: VideoWriter,
-    frames: Generator[torch.Tensor, None, None],
-    count: int,
-    progress: Progress | None = None,
-    overlap: bool = False,
-) -> None:
-    """Write frames as they come, and close what they come from; progress(done, count) after each.
+        def frames(start: int, stop: int, report: Report) -> Generator[torch.Tensor, None, None]:
+            return lip_sync(source, tokens, stop, self.models, passing, report, self.track, self.own_mask, first=start)
 
-    overlap: encode in a thread of its own, up to WRITE_BEHIND frames behind.
-    """
-    with closing(frames), write_behind(writer.write, WRITE_BEHIND if overlap else 0) as write:
-        for done, frame in enumerate(frames, 1):
-            write(frame)
-            if progress is not None:
-                progress(done, count)
+        parts.write(frames, self.rate, source.size, encoding, progress, self.models.execution.overlap)
+        parts.join(self.rate, self.audio, self._sound_end, self._tags, overwrite)
+
+    @property
+    def _sound_end(self) -> Fraction | None:
+        """Seconds after which the sound is cut."""
+        return self.count / self.rate if self.settings.mode == "trim" else None
+
+    @property
+    def _tags(self) -> dict[str, str]:
+        return made_by(self.source.tags, self.version, self.settings)
+
+    def _check_faces(self, track: FaceTrack) -> None:
+        """Raise MuseTalkError when no frame that is shown has a face, unless that is allowed."""
+        source, mode = self.source, self.settings.mode
+        track.check(len(source), source.size)
+        shown = {source_index(i, len(source), source.fps, self.rate, mode) for i in range(self.count)}
+        report = Report.of_track(track.select(sorted(shown)))
+        if not report.found and not self.settings.allow_no_face:
+            raise MuseTalkError(report.nothing_found())
 
 
 def made_by(tags: Mapping[str, str], version: str, settings: LipSyncSettings) -> dict[str, str]:
@@ -202,7 +269,7 @@ def locate_all(
 
     def batches() -> Iterator[FaceTrack]:
         frames, done = iter(source.read(range(len(source)))), 0
-        while batch := list(islice(frames, batch_size or DEFAULT_BATCH)):
+        while batch := list(islice(frames, steady_frames(batch_size))):
             yield locator.locate(torch.stack(batch), live=False)
             done += len(batch)
             if progress is not None:

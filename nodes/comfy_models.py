@@ -10,7 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.taesd.taesd import TAESD
 
 from ..musetalk_core.audio_features import AudioEncoder
-from ..musetalk_core.batches import DEFAULT_BATCH, UNET_BYTES
+from ..musetalk_core.batches import UNET_BYTES, steady_frames
 from ..musetalk_core.errors import MissingWeightsError, MuseTalkError
 from ..musetalk_core.face_parsing import FaceParser
 from ..musetalk_core.faces.backends import Backends
@@ -36,7 +36,7 @@ class ComfyGenerator:
 
     def memory(self, batch_size: int) -> int:
         """Bytes of activations of a batch, about; for 0, which takes what is free, of DEFAULT_BATCH."""
-        return (batch_size or DEFAULT_BATCH) * UNET_BYTES * mm.dtype_size(self.dtype)
+        return steady_frames(batch_size) * UNET_BYTES * mm.dtype_size(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class ComfyCodec:
 
         For 0, which takes what is free, those of DEFAULT_BATCH.
         """
-        frames = batch_size or DEFAULT_BATCH
+        frames = steady_frames(batch_size)
         return int(
             max(
                 self.vae.memory_used_encode((frames, 3, 256, 256), self.dtype) * frames,

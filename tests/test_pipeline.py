@@ -18,8 +18,9 @@ from musetalk_core.media.video_writer import VideoWriter
 from musetalk_core.pipeline import PreparedFrame, PreparedFrames, lip_sync
 from musetalk_core.report import Report
 from musetalk_core.settings import LipSyncSettings
-from musetalk_core.tasks import locate_all, write_frames
+from musetalk_core.tasks import locate_all
 from musetalk_core.weights.folders import ModelFolders
+from musetalk_core.writing import write_frames
 
 FPS = Fraction(25)
 

@@ -15,7 +15,8 @@ from ..media.source import FrameSource, ShownFrames
 from ..media.video_writer import frame_bytes
 from ..pipeline import Models, prepare_frames
 from ..settings import LipSyncSettings
-from ..tasks import Progress, whole_track
+from ..tasks import whole_track
+from ..writing import Progress
 from .avatar import REALTIME_FPS, Avatar
 from .files import StoredFrames, check_avatar, load_avatar
 from .info import AvatarInfo, read_info

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ..audio_features import AudioEncoder, TokenSource
+from ..batches import steady_frames
 from ..errors import MuseTalkError
 from ..execution import Execution
 from ..generator import Generator
@@ -21,8 +22,9 @@ from ..pipeline import PreparedFrame, speak
 from ..report import Report
 from ..room import check_video_room
 from ..settings import LipSyncSettings
-from ..tasks import Progress, made_by, stream_tokens, write_frames
+from ..tasks import made_by, stream_tokens
 from ..timeline import output_count, rational_fps
+from ..writing import Progress, write_frames
 from .avatar import Avatar
 
 
@@ -98,7 +100,7 @@ class AvatarVideo:
         cut = count / self.rate if self.settings.mode == "trim" else None
         tags = made_by({}, self.version, self.settings)
         size = self.avatar.frames.size
-        check_video_room(output, size, count, encoding, self.settings.batch_size)
+        check_video_room(output, size, count, encoding, steady_frames(self.settings.batch_size))
         with VideoWriter(output, self.rate, size, self.audio, cut, encoding, tags, overwrite) as writer:
             write_frames(writer, self.frames(report), count, progress, Execution.on(self.codec.device).overlap)
         return report

@@ -18,7 +18,7 @@ from ..media.container import LIBRARY_ERROR
 from ..media.lossless import LosslessWriter
 from ..pipeline import PreparedFrame
 from ..report import Report
-from ..tasks import Progress
+from ..writing import Progress
 from .info import DATA, FRAMES, INFO, LATENTS, TRACK, AvatarInfo, StoredFile
 
 STALE_SECONDS = 3600.0

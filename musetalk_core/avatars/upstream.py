@@ -22,7 +22,7 @@ from ..generator import SCALING
 from ..media.images import ImageFolder, read_image
 from ..pipeline import PreparedFrame
 from ..settings import LipSyncSettings
-from ..tasks import Progress
+from ..writing import Progress
 from .avatar import REALTIME_FPS, Avatar
 from .files import load_avatar
 from .info import AvatarInfo

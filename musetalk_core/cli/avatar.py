@@ -21,8 +21,8 @@ from ..errors import MuseTalkError
 from ..media.audio import AudioFile
 from ..media.source import open_source
 from ..settings import LipSyncSettings
-from ..tasks import Progress
 from ..timeline import rational_fps
+from ..writing import Progress
 from .infer import ProgressBar, add_settings, add_weights, load, option, settings_of
 
 AVATARS = Path("avatars")

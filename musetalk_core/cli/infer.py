@@ -13,6 +13,7 @@ from ..errors import MuseTalkError
 from ..faces.appearance import reference_text
 from ..media.encoding import ENCODERS, PIXEL_FORMATS, PRESETS, Encoding
 from ..media.images import read_image
+from ..segments import SEGMENT_SECONDS
 from ..settings import (
     DETECTORS,
     FACE_CHOICES,
@@ -59,6 +60,8 @@ def _add_files(group: Any) -> None:
     option(group, "fps", help="output frames/s, 1 to 120, also 30000/1001; default: the video's own, 25 for pictures")
     add_encoding(group)
     option(group, "overwrite", action="store_true", help="replace an existing output")
+    option(group, "resume", action="store_true", help="work in segments; the same command goes on after a breakdown")
+    option(group, "segment-seconds", type=int, default=SEGMENT_SECONDS, help="length of these segments; 60")
     option(group, "report", type=Path, help="write what happened to the frames as JSON; with several tasks a folder")
     option(group, "face-reference", type=Path, help="picture of the person that speaks; the most alike is chosen")
     option(group, "saved-coord", action="store_true", help="save the faces found as <output>.track.json")
@@ -187,6 +190,8 @@ def _tasks(args: argparse.Namespace) -> list[Task]:
         save_track=args.saved_coord,
         use_track=args.use_saved_coord,
         report=args.report,
+        resume=args.resume,
+        segment_seconds=args.segment_seconds,
     )
     if args.inference_config:
         if args.video or args.output:

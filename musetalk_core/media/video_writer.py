@@ -10,9 +10,7 @@ from types import TracebackType
 import av
 import numpy as np
 import torch
-from av.audio.layout import AudioLayout
 from av.container import OutputContainer
-from av.packet import Packet
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
@@ -20,16 +18,12 @@ from ..errors import MuseTalkError
 from .audio import AudioSource
 from .container import LIBRARY_ERROR
 from .encoding import Encoding
+from .sound_track import SoundTrack
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 HD_HEIGHT = 720
 BT709_TAG, SMPTE170M_TAG, LIMITED_RANGE_TAG = 1, 6, 1
-AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 HEADER_TICKS = 10000
-AAC_FRAME = 1024
-AAC_BITS_PER_SAMPLE = 6
-AAC_CHANNEL_BITS = 96000
-LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
 
 class VideoWriter:
@@ -60,13 +54,13 @@ class VideoWriter:
         self.path = Path(path)
         self.fps, self.size, self.frames = fps, size, 0
         self._overwrite, self._encoding = overwrite, encoding
-        self._refuse_existing()
+        refuse_existing(self.path, overwrite)
         self._converter = VideoReformatter()
         self._part = _reserve(self.path)
         try:
-            self._container = self._open(metadata or {})
+            self._container = open_output(self._part, self.fps, metadata or {})
             self._video = self._add_video()
-            self._sound = None if audio is None else _SoundTrack(self._container, audio, audio_seconds)
+            self._sound = None if audio is None else SoundTrack(self._container, audio, audio_seconds)
             self._container.start_encoding()
         except (LIBRARY_ERROR, ValueError, OSError) as error:
             self._discard()
@@ -107,24 +101,12 @@ class VideoWriter:
             self._discard()
             raise
 
-    def _open(self, metadata: dict[str, str]) -> OutputContainer:
-        file_format = FORMATS[self.path.suffix.lower()]
-        options: dict[str, str] = {}
-        if file_format != "matroska":
-            options = {"movflags": "use_metadata_tags+faststart", "movie_timescale": str(_timescale(self.fps))}
-        container = av.open(str(self._part.absolute()), "w", format=file_format, options=options)
-        container.metadata.update(metadata)
-        return container
-
     def _add_video(self) -> VideoStream:
         height, width = self.size
-        stream = self._container.add_stream(self._encoding.encoder, rate=self.fps)
-        stream.width, stream.height, stream.pix_fmt = (
-            width + width % 2,
-            height + height % 2,
-            self._encoding.pixel_format,
-        )
-        stream.options = self._encoding.options
+        stream = self._container.add_stream(self._encoding.encoder, rate=self.fps, options=self._encoding.options)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height = width + width % 2, height + height % 2
+        stream.pix_fmt = self._encoding.pixel_format
         stream.time_base = stream.codec_context.time_base = 1 / self.fps
         tag = BT709_TAG if height >= HD_HEIGHT else SMPTE170M_TAG
         context = stream.codec_context
@@ -140,7 +122,7 @@ class VideoWriter:
             if self._sound is not None:
                 self._container.mux(self._sound.finish())
             self._container.close()
-            self._refuse_existing()
+            refuse_existing(self.path, self._overwrite)
             os.replace(self._part, self.path)
         except (LIBRARY_ERROR, OSError) as error:
             raise self._failure(error) from error
@@ -152,10 +134,6 @@ class VideoWriter:
             with suppress(LIBRARY_ERROR, OSError):
                 container.close()
         self._part.unlink(missing_ok=True)
-
-    def _refuse_existing(self) -> None:
-        if self.path.exists() and not self._overwrite:
-            raise MuseTalkError(f"{self.path} exists already; choose another name or allow overwriting.")
 
     def _refused(self, error: Exception) -> MuseTalkError:
         """Why nothing can be written at all."""
@@ -173,60 +151,34 @@ class VideoWriter:
         return MuseTalkError(f"{self.path} cannot be written: {error}.")
 
 
-class _SoundTrack:
-    """The sound of a file being written, encoded up to a given time."""
-
-    def __init__(self, container: OutputContainer, audio: AudioSource, seconds: Fraction | None) -> None:
-        rate = audio.sample_rate if audio.sample_rate in AAC_RATES else 48000
-        layout = "mono" if audio.channels not in range(2, 9) else "stereo"
-        self._stream = container.add_stream("aac", rate=rate, layout=layout)
-        channel_bits = min(AAC_CHANNEL_BITS, AAC_BITS_PER_SAMPLE * rate)
-        self._stream.bit_rate = channel_bits * AudioLayout(layout).nb_channels
-        self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate, frame_size=AAC_FRAME)
-        self._rate = audio.sample_rate
-        self._left = audio.samples if seconds is None else min(audio.samples, round(seconds * audio.sample_rate))
-        self._blocks = audio.blocks()
-        self._fed = 0
-
-    def encode(self, seconds: Fraction) -> list[Packet]:
-        """Packets of the sound up to `seconds`, or to its end."""
-        packets: list[Packet] = []
-        while self._left and self._fed < seconds * self._rate:
-            block = next(self._blocks, None)
-            if block is None:
-                self._left = 0
-                break
-            block = block[:, : self._left]
-            packets += self._packets(_audio_frame(block, self._rate, self._fed))
-            self._fed += block.shape[1]
-            self._left -= block.shape[1]
-        return packets
-
-    def finish(self) -> list[Packet]:
-        """Packets of the rest."""
-        rest = Fraction(self._fed + self._left, self._rate)
-        return [*self.encode(rest), *self._packets(None), *self._stream.encode(None)]
-
-    def _packets(self, frame: av.AudioFrame | None) -> list[Packet]:
-        return [packet for part in self._resampler.resample(frame) for packet in self._stream.encode(part)]
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise MuseTalkError for a file that is there already and must not be replaced."""
+    if path.exists() and not overwrite:
+        raise MuseTalkError(f"{path} exists already; choose another name or allow overwriting.")
 
 
-def _audio_frame(block: np.ndarray, rate: int, position: int) -> av.AudioFrame:
-    """A planar float frame of a block (C,n), clipped to -1..1; sounds of more than 8 channels are averaged."""
-    if block.shape[0] not in LAYOUTS:
-        block = block.mean(axis=0, keepdims=True)
-    samples = np.ascontiguousarray(np.clip(np.nan_to_num(block), -1, 1), np.float32)
-    frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=LAYOUTS[samples.shape[0]])
-    frame.sample_rate, frame.pts, frame.time_base = rate, position, Fraction(1, rate)
-    return frame
-
-
-def _reserve(path: Path) -> Path:
-    """An empty file of a new name beside `path`; proves that the folder can be written to."""
+def check_place(path: Path) -> None:
+    """Raise MuseTalkError for a suffix that no container has, and for a folder that is not there."""
     if path.suffix.lower() not in FORMATS:
         raise MuseTalkError(f"{path} does not end in {', '.join(FORMATS)}; choose one of them.")
     if not path.parent.is_dir():
         raise MuseTalkError(f"There is no folder {path.parent}; create it first.")
+
+
+def open_output(path: Path, fps: Fraction, metadata: dict[str, str]) -> OutputContainer:
+    """A container to write, of the format that the suffix says, whose header has exact times for fps frames/s."""
+    file_format = FORMATS[path.suffix.lower()]
+    options: dict[str, str] = {}
+    if file_format != "matroska":
+        options = {"movflags": "use_metadata_tags+faststart", "movie_timescale": str(_timescale(fps))}
+    container = av.open(str(path.absolute()), "w", format=file_format, options=options)
+    container.metadata.update(metadata)
+    return container
+
+
+def _reserve(path: Path) -> Path:
+    """An empty file of a new name beside `path`; proves that the folder can be written to."""
+    check_place(path)
     part = path.parent / f".{uuid.uuid4().hex[:12]}.part{path.suffix}"
     try:
         part.touch(exist_ok=False)

@@ -13,7 +13,7 @@ from ..media.audio import AudioFile
 from ..media.source import open_source
 from ..pipeline import Models
 from ..settings import LipSyncSettings
-from ..tasks import Progress
+from ..writing import Progress
 from .avatar_shelf import AvatarShelf
 from .engine import ModelHolder
 
