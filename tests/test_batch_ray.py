@@ -1,4 +1,4 @@
-"""`batch --ray` on a real Ray: two workers, one of them killed, the command killed, no room, no networks, no cluster."""
+"""`batch --ray` on a real Ray: two workers, one of them killed, the command killed, no room, no networks."""
 
 import os
 import secrets
