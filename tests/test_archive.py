@@ -29,7 +29,7 @@ FLAGGED = {
     "address": r"raw\.githubusercontent\.com",
 }
 HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}
-LATE = ("diffusers", "transformers", "cv2", "librosa", "soxr", "huggingface_hub", "scipy", "mmpose", "mmcv")
+LATE = ("diffusers", "transformers", "cv2", "librosa", "soxr", "huggingface_hub", "scipy", "mmpose", "mmcv", "ray")
 NOT_ON_WINDOWS = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
 UNLOVED = {"mmcv", "mmpose", "mmengine", "tensorflow", "mediapipe", "insightface", "onnxruntime"}
 BY_CHOICE = "musetalk_core/faces/mmpose_estimator.py"  # for who asks for the detector mmpose and has installed it

@@ -19,7 +19,7 @@ from ports import free_port
 
 from musetalk_core.__main__ import main
 
-PATIENCE = 120
+PATIENCE = 240
 TWO = ("--workers", 2, "--threads", 1)
 
 

@@ -28,7 +28,7 @@ class Journal:
         """
         self._path = path
         try:
-            self._file = path.open("ab+")
+            self._file = path.open("a+b")
             try:
                 self._entries = self._read(path)
             except BaseException:

@@ -47,7 +47,7 @@ class Share:
 
 
 def run_on_ray(jobs: Sequence[Job], load: Callable[[], Engine], fleet: Fleet) -> Iterator[Outcome]:
-    """Make the videos of jobs by workers, giving each outcome as it comes; progress is in no order.
+    """Make the videos of jobs by workers, giving each outcome as it comes, in any order.
 
     load: run once in each worker. Workers see this machine's working directory and all files under the same paths.
     Raises MuseTalkError for a cluster that cannot be reached or lacks room, networks that do not load, and workers

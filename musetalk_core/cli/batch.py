@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from functools import partial
 from importlib.util import find_spec
@@ -80,7 +80,7 @@ def _check(args: argparse.Namespace) -> None:
         raise MuseTalkError("--ray needs Ray, which is not installed; run `pip install ray`, or leave --ray out.")
 
 
-def _outcomes(args: argparse.Namespace, todo: Sequence[Job]) -> Iterator[Outcome]:
+def _outcomes(args: argparse.Namespace, todo: Sequence[Job]) -> Generator[Outcome, None, None]:
     """What becomes of the jobs; nothing is loaded or started when there is none."""
     if not todo:
         return
@@ -95,8 +95,8 @@ def _outcomes(args: argparse.Namespace, todo: Sequence[Job]) -> Iterator[Outcome
     yield from run_here(todo, load(args))
 
 
-def _work_off(outcomes: Iterator[Outcome], journal: Journal, display: "Display") -> None:
-    with closing(display):
+def _work_off(outcomes: Generator[Outcome, None, None], journal: Journal, display: "Display") -> None:
+    with closing(display), closing(outcomes):
         for outcome in outcomes:
             journal.append(outcome)
             display.ended(outcome)
