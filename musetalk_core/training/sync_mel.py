@@ -18,9 +18,9 @@ WINDOW_ROWS = 52  # ceil(16 / 5 * 16): what the expert hears with 16 frames
 def sync_mel(samples: np.ndarray) -> np.ndarray:
     """Sound (M,) float -1..1 at 16 kHz -> (1 + M // 200, 80) float32 in [-4,4], 80 rows/s.
 
-    Row k is centred at sample 200 k. Pre-emphasis, magnitude of a Hann window of 800 samples, Slaney's 80 mel bands from
-    55 to 7600 Hz, in dB less 20, -100 dB to 0 dB mapped to -4..4 and clipped. Source: Wav2Lip's hparams.py and audio.py,
-    used by MuseTalk's sync loss.
+    Row k is centred at sample 200 k. Pre-emphasis, magnitude of a Hann window of 800 samples, Slaney's 80 mel bands
+    from 55 to 7600 Hz, in dB less 20, -100 dB to 0 dB mapped to -4..4 and clipped. Source: Wav2Lip's hparams.py and
+    audio.py, used by MuseTalk's sync loss.
     """
     import librosa
 
