@@ -370,7 +370,7 @@ def test_a_sample_holds_what_it_says(data, tmp_path, extractor):
         assert np.abs(sample["mel"][0].numpy() - sync_mel(sound)[row : row + 52].T).max() < 4e-3
         lips = (clip.landmarks[shown[0], 48:67] - boxes[shown[0], :2]) * 256
         middle = lips.mean(0) / (boxes[shown[0], 2:] - boxes[shown[0], :2])
-        x1, y1, x2, y2 = sample["mouth"][0].tolist()
+        x1, y1, x2, y2 = sample["mouths"][0].tolist()
         assert x1 < middle[0] < x2 and y1 < middle[1] < y2 and y2 - y1 == pytest.approx((x2 - x1) / 2, abs=1e-3)
 
 

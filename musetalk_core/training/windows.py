@@ -70,7 +70,7 @@ class ClipWindows(Dataset[dict[str, torch.Tensor]]):
     A sample of T frames, float32 on the CPU:
     target (T,3,256,256) in [-1,1], the faces to generate; reference (T,3,256,256) in [-1,1], other frames of the same
     clip; tokens (T,2*(left+right+1)*S,D) of the sound, (T,50,384) for Whisper tiny; mel (1,80,52) of the sync expert,
-    which begins with the first target; mouth (T,4) x1 y1 x2 y2 of the target's lips in its 256 pixels.
+    which begins with the first target; mouths (T,4) x1 y1 x2 y2 around the targets' lips, in their 256 pixels.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class ClipWindows(Dataset[dict[str, torch.Tensor]]):
             "reference": pictures[settings.frames :],
             "tokens": sound.tokens(start, targets.stop, settings.padding_left, settings.padding_right),
             "mel": sound.sync_window(start),
-            "mouth": torch.from_numpy(np.stack(mouths)),
+            "mouths": torch.from_numpy(np.stack(mouths)),
         }
 
     def _margin(self, draw: np.random.Generator) -> int:
