@@ -397,6 +397,20 @@ def test_samples_depend_on_seed_and_number_alone(data, extractor):
         one[8]
 
 
+def test_a_clip_that_breaks_changes_no_other_sample(data, tmp_path, extractor, caplog):
+    folder = upstream_folder(tmp_path / "HDTF", clip_of(data, 0, "good"))
+    main(["train", "features", "--data", str(folder), "--audio-encoder", "demo"])
+    shutil.copy(clip_of(data, 1, "good").video, folder / "video_audio_clip_root" / "clip001_person.mp4")
+    clips.write_video(folder / "video_audio_clip_root" / "clip000_person.mp4", clips.moving_portrait(3))
+    settings = WindowSettings(frames=1, min_face=60)
+    one, other = (ClipWindows(folder, "train", extractor, settings, 12, seed=4) for _ in range(2))
+    early = [one[k] for k in range(12)]
+    assert caplog.text.count("clip000_person.json is left out") == 1 and "has 3 frames" in caplog.text
+    for k in (11, 0, 5):
+        assert torch.equal(other[k]["target"], early[k]["target"])
+        assert torch.equal(other[k]["reference"], early[k]["reference"])
+
+
 def test_dynamic_margin_shows_more_below_the_chin(data, extractor):
     """With a margin of 20 the crop of one clip is that of its box with y2 lower by 20."""
     settings = WindowSettings(frames=2, min_face=60, margin=Margin("uniform", 20, 0))

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 WINDOWS_IN_CLIP = 10  # a clip of fewer windows is left out, as upstream does
 ATTEMPTS = 200  # clips that are drawn before a sample is given up; upstream's number
 SMALLEST_BOX = 2  # pixels
+RATE_SLACK = 0.001  # of 25 frames/s; containers round
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,10 @@ class ClipWindows(Dataset[dict[str, torch.Tensor]]):
         """Sample `index`. Raises MuseTalkError when 200 clips in a row cannot be used, naming the last reason."""
         if not 0 <= index < self._samples:
             raise IndexError(f"sample {index} of {self._samples}")
-        draw = np.random.default_rng([self._seed, index])
         path, reason = self._files[0], ""
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
+            # Anew for each, so that it does not matter which clips have been left out before.
+            draw = np.random.default_rng([self._seed, index, attempt])
             path = self._files[int(draw.integers(len(self._files)))]
             reason = self._left_out.get(path, "")
             if reason:
@@ -154,7 +156,8 @@ def _read_crops(clip: FaceClip, crops: Sequence[_Crop]) -> torch.Tensor:
     pixels = np.empty((len(crops), CROP_SIZE, CROP_SIZE, 3), np.uint8)
     order = sorted(range(len(crops)), key=lambda k: crops[k].frame)
     with VideoReader(clip.video) as film:
-        if len(film) != len(clip) or film.fps != FPS or film.size != clip.size:
+        off = abs(float(film.fps / FPS) - 1) > RATE_SLACK
+        if off or len(film) != len(clip) or film.size != clip.size:
             raise MuseTalkError(
                 f"{clip.video} has {len(film)} frames of {film.size} at {float(film.fps):g}/s, its description "
                 f"{len(clip)} of {clip.size} at 25."
