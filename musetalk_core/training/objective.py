@@ -84,7 +84,8 @@ class Objective:
             assert self._nets.syncnet is not None and target.mel is not None
             value = sync_loss(self._nets.syncnet, made.pixels, target.pixels, made.start, target.mel)
             weighted["sync"] = (self._settings.sync, value)
-        total = torch.stack([weight * value for weight, value in weighted.values()]).sum()
+        nothing = made.pixels.flatten()[:0].sum()  # when no mouth is seen and nothing else counts: moves no weight
+        total = torch.stack([nothing, *(weight * value for weight, value in weighted.values())]).sum()
         return total, {name: value.detach() for name, (_, value) in weighted.items()}
 
     def discriminator_step(self, target: Target, made: Made, step: int) -> tuple[torch.Tensor | None, Terms]:
