@@ -24,24 +24,32 @@ class Lpips:
     """
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
-        try:
-            import lpips
-        except ImportError as error:
-            raise MissingWeightsError(f"The package lpips is not installed; {INSTALL}.") from error
-        tensors = {name: value for name, value in read_state_dict(path).items() if name.startswith("features.")}
-        # The package would download AlexNet; with a random one it brings its own linear layers all the same.
-        net = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
-        slots = {name: f"features.{name.split('.', 1)[1]}" for name in net.net.state_dict()}
-        if set(slots.values()) - set(tensors):
-            raise MuseTalkError(f"{path} is not torchvision's AlexNet; give alexnet-owt-7be5be79.pth.")
-        net.net.load_state_dict({name: tensors[source] for name, source in slots.items()})
-        self._net, self._device = net.to(device), device
+        self._net, self._device = load_lpips(path).to(device), device
 
     @torch.inference_mode()
     def distance(self, frame: np.ndarray, reference: np.ndarray) -> float:
         """0 for equal pictures, about 0.5 for unlike ones; both of one size."""
         first, second = (_pixels(picture).to(self._device) * 2 - 1 for picture in (frame, reference))
         return float(self._net(first, second))
+
+
+def load_lpips(path: Path) -> torch.nn.Module:
+    """The frozen network of Lpips, float32 on the CPU: two pictures (B,3,H,W) in [-1,1] -> (B,1,1,1).
+
+    Gradients pass to the pictures. Errors as in Lpips.
+    """
+    try:
+        import lpips
+    except ImportError as error:
+        raise MissingWeightsError(f"The package lpips is not installed; {INSTALL}.") from error
+    tensors = {name: value for name, value in read_state_dict(path).items() if name.startswith("features.")}
+    # The package would download AlexNet; with a random one it brings its own linear layers all the same.
+    net = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    slots = {name: f"features.{name.split('.', 1)[1]}" for name in net.net.state_dict()}
+    if set(slots.values()) - set(tensors):
+        raise MuseTalkError(f"{path} is not torchvision's AlexNet; give alexnet-owt-7be5be79.pth.")
+    net.net.load_state_dict({name: tensors[source] for name, source in slots.items()})
+    return net.train(False).requires_grad_(False)
 
 
 class InceptionFeatures:

@@ -57,7 +57,9 @@ _MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a DWPose network", (r"^backbone\.stem\.", r"^head\.")),
     ("an S3FD face detector", (r"^conv3_3_norm_mbox_conf\.",)),
     ("a SyncNet v2", (r"^netcnnaud\.0\.weight", r"^netcnnlip\.0\.weight")),
+    ("a LatentSync SyncNet", (r"^audio_encoder\.down_blocks\.", r"^visual_encoder\.down_blocks\.")),
     ("a SyncNet", (r"^(module\.)?(audio_encoder|face_encoder|visual_encoder)\.",)),
+    ("a VGG classifier", (r"^features\.0\.weight", r"^classifier\.6\.weight")),
     ("a ResNet classifier", (r"^layer1\.0\.conv1\.weight", r"^fc\.weight")),
 )
 
@@ -269,3 +271,12 @@ def whisper_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "encoder_ffn_dim": state["layers.0.fc1.weight"].shape[0],
         "max_source_positions": state["embed_positions.weight"].shape[0],
     }
+
+
+def syncnet_form(state: Mapping[str, Tensor], prefix: str) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """Channels of the blocks of one half of LatentSync's SyncNet, and which have attention behind them."""
+    count = _count(state, f"{prefix}down_blocks.")
+    blocks = [f"{prefix}down_blocks.{number}." for number in range(count)]
+    widths = {n: state[f"{b}conv1.weight"].shape[0] for n, b in enumerate(blocks) if f"{b}conv1.weight" in state}
+    attended = (n + 1 < count and f"{blocks[n + 1]}attn.to_q.weight" in state for n in widths)
+    return tuple(widths.values()), tuple(attended)

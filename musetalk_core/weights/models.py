@@ -14,6 +14,7 @@ from ..errors import MissingWeightsError, MuseTalkError
 from .layouts import (
     UNetLayout,
     refuse,
+    syncnet_form,
     unet_config,
     unet_layout,
     vae_config,
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
 
     from ..nets.bisenet import BiSeNet
     from ..nets.dwpose import DWPose
+    from ..nets.latentsync_syncnet import LatentSyncNet
     from ..nets.s3fd import S3FD
     from ..nets.syncnet import SyncNet
+    from ..nets.vgg import Vgg19
 
 _VAE_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _WHISPER_FILES = ("model.safetensors", "pytorch_model.bin", "tiny.pt")
@@ -141,6 +144,40 @@ def load_syncnet(path: Path | str) -> SyncNet:
     from ..nets.syncnet import SyncNet
 
     return _assemble(SyncNet, state, torch.float32, path)
+
+
+def load_latentsync_syncnet(path: Path | str) -> LatentSyncNet:
+    """LatentSync's SyncNet, its attention as the file has it, float32 on the CPU. Errors as in load_unet."""
+    path = Path(path)
+    state = read_state_dict(path)
+    if not all(f"{half}_encoder.down_blocks.0.conv1.weight" in state for half in ("audio", "visual")):
+        raise refuse(path, state, "a LatentSync SyncNet")
+    from ..nets.latentsync_syncnet import Encoder, LatentSyncNet
+
+    audio, visual = (Encoder(*syncnet_form(state, f"{half}_encoder.")) for half in ("audio", "visual"))
+    return _assemble(lambda: LatentSyncNet(audio, visual), state, torch.float32, path)
+
+
+def load_vgg19(path: Path | str) -> Vgg19:
+    """VGG-19 up to relu5_1 from torchvision's checkpoint, float32 on the CPU; the rest of the file is left out.
+
+    Errors as in load_unet.
+    """
+    path = Path(path)
+    state = read_state_dict(path)
+    if "features.16.weight" not in state or "features.34.weight" not in state:
+        raise refuse(path, state, "torchvision's VGG-19")
+    from ..nets.vgg import FIRST, Vgg19
+
+    needed = {name: tensor for name, tensor in state.items() if _layer(name) in range(FIRST[-1] + 1)}
+    widths = _inferred(lambda found: {"widths": [len(found[f"features.{n}.weight"]) for n in FIRST]}, needed, path)
+    return _assemble(lambda: Vgg19(**widths), needed, torch.float32, path)
+
+
+def _layer(name: str) -> int:
+    """N of features.N.weight, -1 of another tensor."""
+    parts = name.split(".")
+    return int(parts[1]) if parts[0] == "features" and parts[1].isdigit() else -1
 
 
 def check_role(role: str, path: Path) -> None:
