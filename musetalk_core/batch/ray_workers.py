@@ -121,6 +121,7 @@ class Worker:
         self._engine = self._load()
 
     def run(self, job: Job, attempt: int) -> Outcome:
+        """Make a job's video; see run_job."""
         return run_job(job, self._engine, attempt)
 
 
