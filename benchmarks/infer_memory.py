@@ -81,6 +81,7 @@ def measure(minutes: float, fps: int, cutaways: bool) -> dict[str, Any]:
     return {
         "minutes": minutes,
         "cutaways": cutaways,
+        "fps": fps,
         "frames": round(60 * minutes) * fps,
         "seconds": round(seconds, 1),
         "peak_mib": peak,
@@ -94,15 +95,17 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 5, 20], help="default: 1 5 20")
     parser.add_argument("--cutaway", type=float, default=60, help="minutes, 95 %% of them without a face; 0: none; 60")
     parser.add_argument("--fps", type=int, default=5, help="frames/s of the clips, default: %(default)s")
+    parser.add_argument("--cutaway-fps", type=int, default=2, help="of the one with cutaways, default: %(default)s")
     parser.add_argument("--output", type=Path, default=RESULTS, help="default: %(default)s")
     args = parser.parse_args()
-    kinds = [(minutes, False) for minutes in args.minutes] + ([(args.cutaway, True)] if args.cutaway else [])
+    kinds = [(minutes, args.fps, False) for minutes in args.minutes]
+    kinds += [(args.cutaway, args.cutaway_fps, True)] if args.cutaway else []
     runs: list[dict[str, Any]] = []
-    for minutes, cutaways in kinds:
-        runs.append(measure(minutes, args.fps, cutaways))
+    for kind in kinds:
+        runs.append(measure(*kind))
         print(json.dumps({key: value for key, value in runs[-1].items() if key != "samples_mib"}), flush=True)
         growth = max(run["peak_mib"] for run in runs) / runs[0]["peak_mib"]
-        result = {"machine": machine(torch.device("cpu")), "fps": args.fps, "size": [HEIGHT, WIDTH], "runs": runs}
+        result = {"machine": machine(torch.device("cpu")), "size": [HEIGHT, WIDTH], "runs": runs}
         args.output.write_text(json.dumps(result | {"growth": round(growth, 4)}, indent=1) + "\n", encoding="utf-8")
     # A run of a minute or five is too short to tell a step from a slope.
     slopes = [run["slope_mib_per_minute"] for run in runs if run["minutes"] >= 20]
