@@ -13,13 +13,12 @@ def keep_freed_memory() -> bool:
     A tensor above 32 MB is otherwise mapped anew each time, and the system clears its pages before it hands them
     out: 25 to 45 % of the time of the large convolutions of a VAE on a CPU. The process then stays as large as it
     was at its largest, so call it in a process of our own, never in somebody's ComfyUI. All threads share one heap:
-    with one for each thread of the video's codecs memory grew by 5 MiB a minute at first. Source: mallopt(3).
+    with one for each thread of the video's codecs memory crept up by 50 MiB in five minutes. Source: mallopt(3).
     """
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return all(
-        mallopt(option, value) for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, NEVER), (M_ARENA_MAX, 1))
-    )
+    wanted = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: NEVER, M_ARENA_MAX: 1}
+    return all(mallopt(option, value) for option, value in wanted.items())
