@@ -152,6 +152,7 @@ def speak(
         faces = _generate(prepared, part, speaking > 0, generator, codec, settings.batch_size)
         for picture, frame, face, weight in zip(batch, prepared, faces, speaking, strict=True):
             yield _finish(picture, frame, face, float(weight), settings.mask.colour_match, report)
+        batch.clear()  # before the next one is read: of large frames that is much
     if report.found + report.silent == 0 and not settings.allow_no_face:
         raise MuseTalkError(report.nothing_found())
 
