@@ -163,6 +163,7 @@ def speak(
                 batch.pictures, batch.prepared, batch.faces, batch.speaking, strict=True
             ):
                 yield _finish(picture, frame, face, float(weight), settings.mask.colour_match, report)
+            batch.pictures.clear()  # before the next one is read: of large frames that is much
     if report.found + report.silent == 0 and not settings.allow_no_face:
         raise MuseTalkError(report.nothing_found())
 

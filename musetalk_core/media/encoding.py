@@ -72,7 +72,7 @@ class Encoding:
 
     @property
     def options(self) -> dict[str, str]:
-        """The encoder's own options, by the names that its library gives them."""
+        """The encoder's own options, by the names that libavcodec gives them."""
         if self.encoder == "libx264":
             return {"crf": str(self.crf), "preset": self.preset}
         # cq 0 means "automatic" to NVENC; lossless is a tuning of its own.
