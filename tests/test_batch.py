@@ -51,7 +51,9 @@ def test_settings_of_the_command_hold_where_a_line_has_none_and_overwrite_makes_
     first, second = map(json.loads, jobs.read_text().splitlines())
     jobs.write_text(json.dumps(first) + "\n" + json.dumps({**second, "bbox_shift": 2, "fps": 50}))
     assert main(arguments(jobs, "--bbox-shift", 1)) == 0
-    assert main(arguments(jobs, "--bbox-shift", 4, "--overwrite")) == 0
+    size = (tmp_path / "out" / "0.mp4").stat().st_size
+    assert main(arguments(jobs, "--bbox-shift", 4, "--crf", 45, "--overwrite")) == 0
+    assert (tmp_path / "out" / "0.mp4").stat().st_size < 0.7 * size
     facts = [probe(tmp_path / "out" / name) for name in ("0.mp4", "1.mp4")]
     assert [json.loads(fact["comment"])["bbox_shift"] for fact in facts] == [4, 2]
     assert [fact["frames"] for fact in facts] == [5, 10]

@@ -16,7 +16,7 @@ from ..batch.ray_workers import Fleet, run_on_ray
 from ..batch.work import Outcome, run_here
 from ..errors import MuseTalkError
 from ..tasks import Task
-from .infer import UPSTREAM_VERSIONS, add_settings, add_weights, load, option, settings_of
+from .infer import add_encoding, add_settings, add_weights, encoding_of, load, option, settings_of, version_of
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -32,6 +32,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     files.add_argument("jobs", type=Path, metavar="JSONL", help='lines of {"video", "audio", "output", any setting}')
     option(files, "result-dir", type=Path, default=Path("results"), help="folder of results without an output")
     option(files, "overwrite", action="store_true", help="make every video anew, replacing those that exist")
+    add_encoding(files)
     _add_workers(parser.add_argument_group("workers"))
     add_weights(parser.add_argument_group("weights and device"))
     add_settings(parser.add_argument_group("face, audio and blending, where a line says nothing else"))
@@ -54,9 +55,8 @@ def _add_workers(group: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the jobs that are not done; 0 when all are done, 1 when some failed, 130 when interrupted."""
     _check(args)
-    base = Task(video=Path(), output=Path(), settings=settings_of(args), overwrite=args.overwrite)
-    version = UPSTREAM_VERSIONS.get(args.version, args.version)
-    jobs = read_jobs(args.jobs, base, args.result_dir, version)
+    base = Task(Path(), Path(), settings=settings_of(args), encoding=encoding_of(args), overwrite=args.overwrite)
+    jobs = read_jobs(args.jobs, base, args.result_dir, version_of(args))
     todo = unfinished(jobs)
     with Journal(args.jobs.with_suffix(".results.jsonl")) as journal:
         try:

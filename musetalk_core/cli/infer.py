@@ -157,7 +157,7 @@ def load(args: argparse.Namespace, compiled: bool = False) -> Engine:
     device = choose_device(args.device)
     folders = ModelFolders.default(args.models)
     vae = _vae(args.vae_type, folders)
-    choice = WeightChoice(_version(args), args.unet_model_path, args.unet_config, vae, args.whisper_dir)
+    choice = WeightChoice(version_of(args), args.unet_model_path, args.unet_config, vae, args.whisper_dir)
     return load_engine(choice, folders, device, choose_dtype(args.precision, device), compiled)
 
 
@@ -166,7 +166,7 @@ def settings_of(args: argparse.Namespace) -> LipSyncSettings:
     groups = (LipSyncSettings, MaskSettings, FaceSettings, SilenceSettings)
     names = {field.name for group in groups for field in fields(group)} - {"mask", "faces"}
     changes = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
-    return LipSyncSettings.for_version(_version(args), **changes)
+    return LipSyncSettings.for_version(version_of(args), **changes)
 
 
 def encoding_of(args: argparse.Namespace) -> Encoding:
@@ -174,7 +174,8 @@ def encoding_of(args: argparse.Namespace) -> Encoding:
     return Encoding(args.crf, args.preset, args.pixel_format, args.encoder)
 
 
-def _version(args: argparse.Namespace) -> str:
+def version_of(args: argparse.Namespace) -> str:
+    """The version in our words, also where upstream's were given."""
     return UPSTREAM_VERSIONS.get(args.version, args.version)
 
 
@@ -196,13 +197,13 @@ def _tasks(args: argparse.Namespace) -> list[Task]:
     if args.inference_config:
         if args.video or args.output:
             raise MuseTalkError("Give either --inference-config or --video and --output, not both.")
-        tasks = read_tasks(args.inference_config, base, args.result_dir, _version(args))
+        tasks = read_tasks(args.inference_config, base, args.result_dir, version_of(args))
         return [_with_own_report(task) for task in tasks]
     if not args.video:
         raise MuseTalkError("There is no input; give --video FILE or --inference-config FILE.")
     if args.output:
         return [base]
-    output = output_path(args.result_dir, _version(args), args.video, args.audio, args.output_vid_name)
+    output = output_path(args.result_dir, version_of(args), args.video, args.audio, args.output_vid_name)
     return [replace(base, output=output)]
 
 
