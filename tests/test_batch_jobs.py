@@ -11,10 +11,11 @@ from musetalk_core.batch.journal import Journal
 from musetalk_core.batch.ray_workers import Fleet, Share, share_out
 from musetalk_core.batch.work import Outcome
 from musetalk_core.errors import MuseTalkError
+from musetalk_core.media.encoding import Encoding
 from musetalk_core.settings import LipSyncSettings
 from musetalk_core.tasks import Task
 
-BASE = Task(Path(), Path(), settings=LipSyncSettings(bbox_shift=3), crf=23)
+BASE = Task(Path(), Path(), settings=LipSyncSettings(bbox_shift=3), encoding=Encoding(crf=23))
 
 
 def jobs_of(folder: Path, *lines: object, base: Task = BASE) -> list[Job]:
@@ -35,7 +36,7 @@ def test_a_line_is_a_task_that_starts_from_the_commands_own(tmp_path):
     assert first.task.output == Path("out/x.mkv") and first.task.fps == Fraction(30000, 1001)
     assert (first.task.settings.bbox_shift, first.task.settings.mask.blur) == (-7, 0.1)
     assert second.task.audio is None and second.task.output == Path("results/v1.5/张三.mp4")
-    assert second.task.settings == BASE.settings and second.task.crf == 23
+    assert second.task.settings == BASE.settings and second.task.encoding.crf == 23
     assert third.task.output == Path("results/v1.5/photos_c.mp4") and third.task.fps == Fraction(25, 2)
 
 
@@ -56,7 +57,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path):
         ({"video": "a.mp4", "result_name": "../y"}, "has a folder in it"),
         ({"video": "a.mp4", "fps": 240}, "240 frames/s"),
         ({"video": "a.mp4", "bbox": 3}, "'bbox' is no setting"),
-        ({"video": "a.mp4", "batch_size": 0}, "batch_size is 0"),
+        ({"video": "a.mp4", "batch_size": -1}, "batch_size is -1"),
         ({"video": "a.mp4", "blur": "much"}, "blur is 'much'"),
         ({"video": "a.mp4", "output": "./A.mp4"}, "is an input"),
         ({"video": "b.mp4", "output": "OUT/../x.MP4"}, "Line 1 has the output"),
