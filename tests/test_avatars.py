@@ -336,7 +336,9 @@ from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, "tests")
 from avatar_clips import SETTINGS, demo_engine, prepared
+from musetalk_core.host_memory import keep_freed_memory
 from musetalk_core.media.source import open_source
+keep_freed_memory()  # as the command does: one heap, so that the peak does not depend on how threads meet
 prepared(demo_engine(), Path(sys.argv[1]), open_source(sys.argv[1] + ".mp4"), replace(SETTINGS, allow_no_face=True))
 sys.stdout.write(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """

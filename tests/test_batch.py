@@ -3,13 +3,13 @@
 import json
 import os
 import signal
-import subprocess
 import time
 
 import numpy as np
 import pytest
 from batch_files import FRAMES, ROOT, arguments, command, journal, make_batch, outputs
 from clips import probe, read_frames
+from interruptible import interruptible
 
 from musetalk_core.__main__ import main
 
@@ -95,7 +95,7 @@ def test_bad_lines_are_told_before_anything_starts(tmp_path, capsys):
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_or_killed_in_mid_job_the_same_command_goes_on(tmp_path, blow):
     jobs = make_batch(tmp_path, [0.4, 20])
-    run = subprocess.Popen(command(jobs), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    run = interruptible(command(jobs), cwd=ROOT)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("out/.1.mp4.part/*")):
         assert run.poll() is None and time.monotonic() < deadline

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from batch_files import ROOT, arguments, command, journal, make_batch, outputs
 from clips import probe
+from interruptible import interruptible
 from ports import free_port
 
 from musetalk_core.__main__ import main
@@ -129,7 +130,7 @@ def test_when_the_command_is_killed_the_same_command_goes_on(cluster, tmp_path):
 
 def test_interrupted_a_cluster_of_its_own_ends_with_the_command(tmp_path):
     jobs = make_batch(tmp_path, [20])
-    run = subprocess.Popen(command(jobs, "--ray", "--threads", 1), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    run = interruptible(command(jobs, "--ray", "--threads", 1), cwd=ROOT)
     wait_for(lambda: list(tmp_path.glob("out/.0.mp4.part/.*.mp4")), run)
     family = psutil.Process(run.pid).children(recursive=True)
     run.send_signal(signal.SIGINT)

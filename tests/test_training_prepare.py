@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import wave
@@ -19,6 +18,7 @@ import pytest
 import torch
 from comfy_client import REPOSITORY
 from face_clips import MOUTH
+from interruptible import interruptible
 from PIL import Image
 
 from musetalk_core.__main__ import main
@@ -227,7 +227,7 @@ def test_interrupt_ends_the_children_and_leaves_nothing_half(tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "musetalk_core", "train", "prepare", str(tmp_path / "in"), "--out", str(out)]
     command += ["--workers", "2", "--min-face", "60", "--audio-encoder", "none"]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, start_new_session=True, text=True)
+    process = interruptible(command, cwd=REPOSITORY, start_new_session=True)
     end = time.monotonic() + 120
     while len(list(out.glob("clips/.*"))) < 2 and time.monotonic() < end and process.poll() is None:
         time.sleep(0.05)
