@@ -15,7 +15,7 @@ from .data import CURVES, VISEMES, Corpus, Speech
 from .ema import Ema
 from .loop import descend, seeded
 from .precision import autocast
-from .schedules import rate_scale
+from .schedules import Schedule, rate_scale
 from .spectrum import altered, log_mel, normalised, room_tone, with_holes
 
 PAUSE_ROWS = (5, 60)  # length of the pauses between joined utterances
@@ -109,7 +109,7 @@ class AudioStage:
                 reader.parameters(), settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
             )
         }
-        self.schedules = dict.fromkeys(self.optimizers, rate_scale)
+        self.schedules: dict[str, Schedule] = dict.fromkeys(self.optimizers, rate_scale)
         self.ema = Ema(self._model, settings.ema_decay)
         self.facts = {"stage": "demo-audio", "settings": as_json(settings), "precision": precision}
         speeches = corpus.speeches()

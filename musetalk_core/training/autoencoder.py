@@ -17,7 +17,7 @@ from .ema import Ema
 from .figures import mean_psnr, mean_sharpness
 from .loop import descend, seeded
 from .precision import autocast, placed
-from .schedules import rate_scale
+from .schedules import Schedule, rate_scale
 
 MOUTH = (slice(160, 232), slice(72, 184))  # rows and columns of the mouth in a crop of 256 pixels
 TRAIN_STRIDE, HELD_OUT_STRIDE = 4, 40  # frames of a track; neighbours are nearly equal
@@ -82,7 +82,7 @@ class AutoencoderStage:
                 discriminator.parameters(), settings.discriminator_rate, betas=(0.5, 0.99), weight_decay=0.0
             ),
         }
-        self.schedules = dict.fromkeys(self.optimizers, rate_scale)
+        self.schedules: dict[str, Schedule] = dict.fromkeys(self.optimizers, rate_scale)
         self.ema = Ema(model, settings.ema_decay)
         self.facts = {"stage": "demo-autoencoder", "settings": as_json(settings), "precision": precision}
         self._shots = FaceCrops(corpus.tracks("train"), TRAIN_STRIDE)

@@ -19,7 +19,7 @@ from .ema import Ema
 from .figures import mean_psnr, mean_sharpness
 from .loop import descend, seeded
 from .precision import autocast, placed
-from .schedules import rate_scale
+from .schedules import Schedule, rate_scale
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -164,7 +164,7 @@ class GeneratorStage:
                 discriminator.parameters(), settings.discriminator_rate, betas=(0.5, 0.99), weight_decay=0.0
             ),
         }
-        self.schedules = dict.fromkeys(self.optimizers, rate_scale)
+        self.schedules: dict[str, Schedule] = dict.fromkeys(self.optimizers, rate_scale)
         self.ema = Ema(model, settings.ema_decay)
         self.facts = {"stage": "demo-generator", "settings": as_json(settings), "precision": precision}
         self._samples = TwinSamples(train, settings)

@@ -29,9 +29,13 @@ class Stage(Protocol):
 
     modules: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
-    schedules: Mapping[str, Schedule]
-    ema: Ema | None
     facts: dict[str, str]
+
+    @property
+    def schedules(self) -> Mapping[str, Schedule]: ...
+
+    @property
+    def ema(self) -> Ema | None: ...
 
     def step(self, draw: np.random.Generator, share: float, number: int) -> dict[str, torch.Tensor]:
         """Step `number` (from 0); `share` of the run (0..1) is done.
