@@ -2,17 +2,18 @@
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MuseTalkError
 
 if TYPE_CHECKING:
+    from ..training.config import RunSettings
     from ..training.recipes import Recipe
     from ..training.upstream_config import UpstreamConfig
 
 PRESETS = ("v1", "v15-stage1", "v15-stage2", "landmark")
+LOG_EVERY = 10  # steps; one takes seconds
 
 
 def add_parser(stages: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -60,21 +61,20 @@ def run(args: argparse.Namespace) -> int:
     for note in config.notes() if config else ():
         _say(note)
     recipe = _changed(config.recipe if config else preset(args.preset), args)
-    out = args.out or (config and config.out)
-    if out is None:
+    if not (args.out or config):
         raise MuseTalkError("There is no folder for the result; give --out DIR.")
     training = UnetTraining(
         data=args.data,
-        out=out,
+        out=args.out or config.out,
         recipe=recipe,
         name=args.preset or args.config.stem,
         start=_start(args, recipe, config),
         run=_run_settings(args, recipe, config),
-        folders=ModelFolders.default(args.models or (config and config.models)),
-        resume=args.resume or bool(config and config.resume),
+        folders=ModelFolders.default(args.models or (config.models if config else None)),
+        resume=args.resume or (config is not None and config.resume),
         say=_say,
         features=args.features,
-        workers=_first(args.workers, config and config.workers, 0),
+        workers=_first(args.workers, config.workers if config else 0),
     )
     print(training.train())
     return 0
@@ -107,27 +107,25 @@ def _start(args: argparse.Namespace, recipe: "Recipe", config: "UpstreamConfig |
     )
 
 
-def _run_settings(args: argparse.Namespace, recipe: "Recipe", config: "UpstreamConfig | None") -> Any:
+def _run_settings(args: argparse.Namespace, recipe: "Recipe", config: "UpstreamConfig | None") -> "RunSettings":
     from ..training.config import RunSettings
 
-    usual = RunSettings(steps=1)
-    settings = RunSettings(
+    stated = config or RunSettings(steps=1)
+    return RunSettings(
         steps=args.steps or (None if args.minutes else recipe.optimisation.steps),
         minutes=args.minutes,
-        seed=_first(args.seed, config and config.seed, usual.seed),
+        seed=_first(args.seed, stated.seed),
         device=args.device,
         precision=args.precision,
-        checkpoint_every=_first(args.checkpoint_every, config and config.checkpoint_every, usual.checkpoint_every),
-        validate_every=_first(args.validate_every, config and config.validate_every, usual.validate_every),
-        keep=_first(args.keep, config and config.keep, usual.keep),
+        checkpoint_every=_first(args.checkpoint_every, stated.checkpoint_every),
+        validate_every=_first(args.validate_every, stated.validate_every),
+        log_every=LOG_EVERY,
+        keep=_first(args.keep, stated.keep),
     )
-    shortest = min(settings.log_every, settings.steps or settings.log_every)
-    return replace(settings, log_every=shortest)
 
 
-def _first(*values: int | None) -> int:
-    """The first that is given; the last one always is."""
-    return next(value for value in values if value is not None)
+def _first(given: int | None, otherwise: int) -> int:
+    return otherwise if given is None else given
 
 
 def _say(line: str) -> None:

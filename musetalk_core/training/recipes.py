@@ -102,6 +102,8 @@ class Optimisation:
     ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.accumulate < 1:
+            raise MuseTalkError(f"accumulate is {self.accumulate}; give 1 or more.")
         if self.part not in PARTS:
             raise MuseTalkError(f"part is {self.part!r}; give one of {', '.join(PARTS)}.")
         if not 0 <= self.ema_decay < 1:
@@ -133,6 +135,10 @@ class Sampling:
     audio_left: int = 2
     audio_right: int = 2
     reference_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.frames < 1:
+            raise MuseTalkError(f"A batch has {self.batch} clips of {self.frames} frames; give 1 or more of both.")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A whole training of MuseTalk's UNet: from a data folder and weight files to the trained UNet's file."""
 
 import logging
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,24 +132,24 @@ def stored_features(data: Path) -> str:
 
 
 def changed_recipe(recipe: Recipe, changes: dict[str, Any], owner: str) -> Recipe:
-    """The recipe with other values: names of its losses, optimisation and sampling as they are, those of its
-    discriminators behind "discriminator.", and positions. Raises MuseTalkError as config.changed does."""
+    """The recipe with other values of its losses, optimisation and sampling, of "positions", and of its discriminators
+    as "discriminator.NAME".
+
+    Raises MuseTalkError as config.changed does.
+    """
     parts: dict[str, dict[str, Any]] = {"losses": {}, "optimisation": {}, "sampling": {}, "discriminator": {}}
+    places = {name: part for part in parts for name in asdict(getattr(recipe, part)) if part != "discriminator"}
     rest = {}
     for name, value in changes.items():
         group, _, inner = name.rpartition(".")
-        for part in parts:
-            known = {field.name for field in fields(getattr(recipe, part))}
-            if inner in known and group == ("discriminator" if part == "discriminator" else ""):
-                parts[part][inner] = value
-                break
-        else:
+        if group == "discriminator":
+            parts[group][inner] = value
+        elif name in places:
+            parts[places[name]][name] = value
+        elif name == "positions":
             rest[name] = value
-    if set(rest) - {"positions"}:
-        names = [name for part in list(parts)[:3] for name in asdict(getattr(recipe, part))]
-        raise MuseTalkError(
-            f"{owner}: {next(iter(set(rest) - {'positions'}))!r} is no setting; known are {', '.join(names)}, positions "
-            "and discriminator.learning_rate and the like."
-        )
+        else:
+            known = f"{', '.join(places)}, positions, discriminator.learning_rate ..."
+            raise MuseTalkError(f"{owner}: {name!r} is no setting; known are {known}.")
     made = {part: changed(getattr(recipe, part), values, owner) for part, values in parts.items()}
-    return replace(recipe, **made, **rest)
+    return changed(replace(recipe, **made), rest, owner)
