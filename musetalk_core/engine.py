@@ -22,6 +22,7 @@ from .pipeline import Models
 from .settings import LipSyncSettings
 from .weights.folders import ModelFolders
 from .weights.models import load_bisenet, load_unet, load_vae, load_whisper
+from .weights.unet_facts import read_unet_facts
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ def load_engine(
         compile_nets([unet, vae.decoder], device)
     return Engine(
         DiffusersCodec(vae, device, dtype),
-        MuseTalkGenerator(unet.to(device), layout, device, dtype),
+        MuseTalkGenerator(unet.to(device), layout, device, dtype, positions=read_unet_facts(files[0]).positions),
         WhisperEncoder(whisper.to(device), device, torch.float32),
         backends,
         parser,

@@ -34,7 +34,8 @@ class MuseTalkGenerator:
 
     layout: of the checkpoint; "musetalk" takes [masked, reference], "mask" takes [mask, masked, reference] with
     the mask 1 in the kept upper half. scaling: the VAE's factor (0.18215 for Stable Diffusion 1), applied to the
-    latents on their way in and taken off on their way out. Raises MuseTalkError for other layouts.
+    latents on their way in and taken off on their way out. positions: the tokens get their place in time, as
+    in MuseTalk. Raises MuseTalkError for other layouts.
     """
 
     tokens: int | None = None
@@ -46,6 +47,7 @@ class MuseTalkGenerator:
         device: torch.device | str,
         dtype: torch.dtype,
         scaling: float = SCALING,
+        positions: bool = True,
     ) -> None:
         if layout.kind not in ("musetalk", "mask"):
             raise MuseTalkError(
@@ -58,6 +60,7 @@ class MuseTalkGenerator:
         self._device = torch.device(device)
         self._dtype = dtype
         self._scaling = scaling
+        self._positions = positions
         self.width: int = unet.config.cross_attention_dim
 
     @torch.no_grad()
@@ -74,7 +77,8 @@ class MuseTalkGenerator:
         if self._with_mask:
             latents = torch.cat([_kept_half(latents), latents], dim=1)
         sound = tokens.to(self._device, torch.float32)
-        sound = sound + positional_encoding(tokens.shape[1], self.width).to(self._device)
+        if self._positions:
+            sound = sound + positional_encoding(tokens.shape[1], self.width).to(self._device)
         timestep = torch.zeros(1, dtype=torch.long, device=self._device)
         latents = latents.to(self._dtype).contiguous(memory_format=self._layout)
         output = self._unet(latents, timestep, encoder_hidden_states=sound.to(self._dtype))

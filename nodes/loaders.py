@@ -20,6 +20,7 @@ from ..musetalk_core.generator import MuseTalkGenerator
 from ..musetalk_core.weights.catalogue import WEIGHTS
 from ..musetalk_core.weights.folders import ModelFolders
 from ..musetalk_core.weights.models import comfy_vae_state_dict, load_bisenet, load_unet, load_whisper
+from ..musetalk_core.weights.unet_facts import read_unet_facts
 from .comfy_models import (
     ComfyAudioEncoder,
     ComfyFaceModels,
@@ -99,7 +100,7 @@ class LoadMuseTalkModels(io.ComfyNode):
         return io.NodeOutput(
             ComfyGenerator(
                 version,
-                MuseTalkGenerator(unet, layout, device, dtype),
+                MuseTalkGenerator(unet, layout, device, dtype, positions=read_unet_facts(path).positions),
                 main_patcher(unet),
                 dtype,
             ),

@@ -42,8 +42,9 @@ from musetalk_core.training.data import Corpus, jittered
 from musetalk_core.training.discriminator import PatchDiscriminator
 from musetalk_core.training.ema import Ema
 from musetalk_core.training.generator import GeneratorStage, TwinSamples, latent_scaling, resting, sample_weights
-from musetalk_core.training.loop import rate_scale, run_share, seed_step, train
+from musetalk_core.training.loop import run_share, seed_step, train
 from musetalk_core.training.precision import choose_precision
+from musetalk_core.training.schedules import rate_scale
 from musetalk_core.training.spectrum import log_mel, normalised, room_tone
 
 CPU = torch.device("cpu")
@@ -415,7 +416,7 @@ STAGES = {
 def test_loss_falls_on_a_batch_seen_again_and_again(corpus, name):
     make, figure = STAGES[name]
     stage = make(corpus)
-    found = [stage.step(seed_step(0, 0), 0.0)[figure].item() for _ in range(25)]
+    found = [stage.step(seed_step(0, 0), 0.0, 0)[figure].item() for _ in range(25)]
     assert np.mean(found[-3:]) < 0.7 * found[0], found
     assert all(math.isfinite(value) for value in found)
 
@@ -428,11 +429,11 @@ def stop_after(stage, steps):
     """The stage, which breaks off in its step number `steps`."""
     true, done = stage.step, [0]
 
-    def step(draw, share):
+    def step(draw, share, number):
         if done[0] == steps:
             raise Stopped
         done[0] += 1
-        return true(draw, share)
+        return true(draw, share, number)
 
     stage.step = step
     return stage

@@ -1,4 +1,4 @@
-"""`train`: prepare data, and make the demo model's networks from a data folder."""
+"""`train`: prepare data, train MuseTalk's UNet, and make the demo model's networks from a data folder."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MuseTalkError
-from . import train_data
+from . import train_data, train_unet
 
 STAGES = {
     "demo-autoencoder": "the picture's way to latents and back",
@@ -17,7 +17,7 @@ STAGES = {
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the `train` command with its stages."""
-    parser = commands.add_parser("train", help="prepare data, train the demo model's networks")
+    parser = commands.add_parser("train", help="prepare data, train MuseTalk's UNet or the demo model's networks")
     parser.set_defaults(run=run)
     stages = parser.add_subparsers(dest="stage", required=True)
     common = argparse.ArgumentParser(add_help=False)
@@ -40,6 +40,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     for name, text in STAGES.items():
         stages.add_parser(name, parents=[common], help=text)
     train_data.add_parsers(stages)
+    train_unet.add_parser(stages)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from .data import CURVES, VISEMES, Corpus, Speech
 from .ema import Ema
 from .loop import descend, seeded
 from .precision import autocast
+from .schedules import Schedule, rate_scale
 from .spectrum import altered, log_mel, normalised, room_tone, with_holes
 
 PAUSE_ROWS = (5, 60)  # length of the pauses between joined utterances
@@ -108,6 +109,7 @@ class AudioStage:
                 reader.parameters(), settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
             )
         }
+        self.schedules: dict[str, Schedule] = dict.fromkeys(self.optimizers, rate_scale)
         self.ema = Ema(self._model, settings.ema_decay)
         self.facts = {"stage": "demo-audio", "settings": as_json(settings), "precision": precision}
         speeches = corpus.speeches()
@@ -117,7 +119,7 @@ class AudioStage:
         self._l1 = torch.tensor(settings.l1, device=device)
         self._mse = torch.tensor(settings.mse, device=device)
 
-    def step(self, draw: np.random.Generator, share: float) -> dict[str, torch.Tensor]:
+    def step(self, draw: np.random.Generator, share: float, number: int) -> dict[str, torch.Tensor]:
         """One batch of windows."""
         windows = [self._window(draw) for _ in range(self._settings.batch)]
         mel, curves, visemes = (torch.stack(part).to(self._device) for part in zip(*windows, strict=True))

@@ -17,6 +17,7 @@ from .ema import Ema
 from .figures import mean_psnr, mean_sharpness
 from .loop import descend, seeded
 from .precision import autocast, placed
+from .schedules import Schedule, rate_scale
 
 MOUTH = (slice(160, 232), slice(72, 184))  # rows and columns of the mouth in a crop of 256 pixels
 TRAIN_STRIDE, HELD_OUT_STRIDE = 4, 40  # frames of a track; neighbours are nearly equal
@@ -81,13 +82,14 @@ class AutoencoderStage:
                 discriminator.parameters(), settings.discriminator_rate, betas=(0.5, 0.99), weight_decay=0.0
             ),
         }
+        self.schedules: dict[str, Schedule] = dict.fromkeys(self.optimizers, rate_scale)
         self.ema = Ema(model, settings.ema_decay)
         self.facts = {"stage": "demo-autoencoder", "settings": as_json(settings), "precision": precision}
         self._shots = FaceCrops(corpus.tracks("train"), TRAIN_STRIDE)
         held_out = FaceCrops(corpus.tracks("val"), HELD_OUT_STRIDE)
         self._held_out = crops_to_pixels(torch.stack([held_out.crop(i) for i in range(len(held_out))]))
 
-    def step(self, draw: np.random.Generator, share: float) -> dict[str, torch.Tensor]:
+    def step(self, draw: np.random.Generator, share: float, number: int) -> dict[str, torch.Tensor]:
         """One batch; the discriminator learns after the autoencoder, from the same pictures."""
         settings = self._settings
         target = self._batch(draw)

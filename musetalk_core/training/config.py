@@ -129,15 +129,15 @@ class GeneratorSettings:
 
 
 StageSettings = AutoencoderSettings | AudioSettings | GeneratorSettings
-Settings = TypeVar("Settings", AutoencoderSettings, AudioSettings, GeneratorSettings)
+Settings = TypeVar("Settings")
 
 
 def changed(settings: Settings, changes: Mapping[str, Any], owner: str) -> Settings:
-    """The settings with some fields replaced; `owner` (a file, an option) is named in errors.
+    """The settings, a dataclass, with some fields replaced; `owner` (a file, an option) is named in errors.
 
     Lists become tuples. Raises MuseTalkError for an unknown name or a value of another type.
     """
-    known = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    known = {field.name: getattr(settings, field.name) for field in fields(cast(Any, settings))}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
     for name, value in values.items():
         if name not in known:

@@ -19,6 +19,7 @@ from .ema import Ema
 from .figures import mean_psnr, mean_sharpness
 from .loop import descend, seeded
 from .precision import autocast, placed
+from .schedules import Schedule, rate_scale
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -163,6 +164,7 @@ class GeneratorStage:
                 discriminator.parameters(), settings.discriminator_rate, betas=(0.5, 0.99), weight_decay=0.0
             ),
         }
+        self.schedules: dict[str, Schedule] = dict.fromkeys(self.optimizers, rate_scale)
         self.ema = Ema(model, settings.ema_decay)
         self.facts = {"stage": "demo-generator", "settings": as_json(settings), "precision": precision}
         self._samples = TwinSamples(train, settings)
@@ -172,7 +174,7 @@ class GeneratorStage:
             32, (MOUTH[0].start, MOUTH[0].stop), (MOUTH[1].start, MOUTH[1].stop), LATENT_WEIGHTS
         ).to(device)
 
-    def step(self, draw: np.random.Generator, share: float) -> dict[str, torch.Tensor]:
+    def step(self, draw: np.random.Generator, share: float, number: int) -> dict[str, torch.Tensor]:
         """One batch; the mouths of the first `pixel_batch` samples are decoded and compared as pixels."""
         settings = self._settings
         batch = self._batch(self._samples.draw(settings.batch, draw))

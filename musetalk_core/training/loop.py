@@ -1,7 +1,6 @@
 """The one training loop: schedule, resume, checkpoints, validation. What learns, and how, is a Stage."""
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,31 +13,39 @@ from .checkpoint import Position, load_checkpoint, newest_checkpoint, save_check
 from .config import RunSettings
 from .ema import Ema
 from .progress import Progress, Say, Stopwatch, clock
+from .schedules import Schedule
 from .strips import save_strip
 
-WARM_UP_STEPS = 100
-FINAL_RATE = 0.02  # of the peak learning rate
 WEIGHTS = "weights.safetensors"
 
 
 class Stage(Protocol):
     """Something to train.
 
-    modules and optimizers hold all state that a checkpoint keeps; every optimizer's learning rate is its peak.
-    ema averages modules["model"] and is the result. facts must be equal for a checkpoint to be resumed.
+    modules and optimizers hold all state that a checkpoint keeps; every optimizer's learning rate is its peak, and
+    schedules has one under the same name. ema averages modules["model"]; None: there is no average. facts must be
+    equal for a checkpoint to be resumed.
     """
 
     modules: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
-    ema: Ema
     facts: dict[str, str]
 
-    def step(self, draw: np.random.Generator, share: float) -> dict[str, torch.Tensor]:
-        """One step; `share` of the run (0..1) is done. All random choices come from `draw` and torch's default."""
+    @property
+    def schedules(self) -> Mapping[str, Schedule]: ...
+
+    @property
+    def ema(self) -> Ema | None: ...
+
+    def step(self, draw: np.random.Generator, share: float, number: int) -> dict[str, torch.Tensor]:
+        """Step `number` (from 0); `share` of the run (0..1) is done.
+
+        All random choices come from `draw`, `number` and torch's default, which is seeded.
+        """
         ...
 
     def validate(self) -> dict[str, float]:
-        """Figures of the averaged network on held-out data."""
+        """Figures of the network that is the result, on held-out data."""
         ...
 
     def strip(self) -> list[torch.Tensor]:
@@ -46,17 +53,18 @@ class Stage(Protocol):
         ...
 
     def result(self) -> tuple[nn.Module, dict[str, Any]]:
-        """The averaged network that is given away, and facts that are saved beside its weights."""
+        """The network that is given away, and facts that are saved beside its weights."""
         ...
 
 
-def train(stage: Stage, settings: RunSettings, folder: Path, resume: bool, say: Say) -> Path:
-    """Train a stage into `folder` and return the file with the averaged weights.
+def train(stage: Stage, settings: RunSettings, folder: Path, resume: bool, say: Say, writes: bool = True) -> Path:
+    """Train a stage into `folder` and return the file with the resulting weights.
 
     Writes checkpoints/, progress.csv, strips/ and at the end weights.safetensors. resume: go on from the newest
-    checkpoint when there is one; else existing checkpoints are deleted. The caller's random state is kept.
+    checkpoint when there is one; else existing checkpoints are deleted. The caller's random state is kept. writes:
+    False in all but one of several processes that train together.
     """
-    run = _Run(stage, settings, folder)
+    run = _Run(stage, settings, folder, writes)
     run.begin(resume, say)
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
@@ -68,10 +76,12 @@ def train(stage: Stage, settings: RunSettings, folder: Path, resume: bool, say: 
 class _Run:
     """A stage on its way: position, clock, and what is written when."""
 
-    def __init__(self, stage: Stage, settings: RunSettings, folder: Path) -> None:
-        self._stage, self._settings, self._folder = stage, settings, folder
+    def __init__(self, stage: Stage, settings: RunSettings, folder: Path, writes: bool) -> None:
+        self._stage, self._settings, self._folder, self._writes = stage, settings, folder, writes
         self._checkpoints = folder / "checkpoints"
-        self._modules = {**stage.modules, "ema": stage.ema.module}
+        self._modules = dict(stage.modules)
+        if stage.ema is not None:
+            self._modules["ema"] = stage.ema.module
         self._peaks = {name: optimizer.param_groups[0]["lr"] for name, optimizer in stage.optimizers.items()}
         self._step = 0
 
@@ -82,11 +92,12 @@ class _Run:
         if newest is not None and resume:
             position = load_checkpoint(newest, self._modules, self._stage.optimizers, self._stage.facts)
             say(f"resumed at step {position.step}, after {clock(position.seconds)}")
-        else:
+        elif self._writes:
             for old in self._checkpoints.glob("*.safetensors"):
                 old.unlink()
         self._step = position.step
-        self._progress = Progress(self._folder / "progress.csv", say, position.step)
+        if self._writes:
+            self._progress = Progress(self._folder / "progress.csv", say, position.step)
         self._watch = Stopwatch(position.seconds)
 
     @property
@@ -97,15 +108,22 @@ class _Run:
     def step(self) -> None:
         """One step, and what is due after it."""
         share = self.share
-        scale = rate_scale(self._step, share)
         for name, optimizer in self._stage.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = self._peaks[name] * scale
-        self._progress.add(self._stage.step(seed_step(self._settings.seed, self._step), share))
-        self._stage.ema.update(self._stage.modules["model"], self._step)
+                group["lr"] = self._peaks[name] * self._stage.schedules[name](self._step, share)
+        found = self._stage.step(seed_step(self._settings.seed, self._step), share, self._step)
+        if self._stage.ema is not None:
+            self._stage.ema.update(self._stage.modules["model"], self._step)
         self._step += 1
+        if self._writes:
+            self._write(found)
+
+    def _write(self, found: Mapping[str, torch.Tensor]) -> None:
+        """What is due after a step."""
+        self._progress.add(found)
         if self._step % self._settings.log_every == 0:
-            self._progress.report(self._step, self._watch.seconds, self.share, self._peaks["model"] * scale)
+            rate = self._stage.optimizers["model"].param_groups[0]["lr"]
+            self._progress.report(self._step, self._watch.seconds, self.share, rate)
         if self._step % self._settings.validate_every == 0 and self.share < 1:
             self._validate()
         if self._step % self._settings.checkpoint_every == 0:
@@ -113,6 +131,8 @@ class _Run:
 
     def finish(self) -> Path:
         """Write the last checkpoint, the last figures and the weights; returns the weights' file."""
+        if not self._writes:
+            return self._folder / WEIGHTS
         self._save()
         figures = self._validate()
         network, facts = self._stage.result()
@@ -140,12 +160,6 @@ def run_share(settings: RunSettings, step: int, seconds: float) -> float:
         return min(1.0, step / settings.steps)
     assert settings.minutes is not None  # RunSettings wants one of the two
     return min(1.0, seconds / (60 * settings.minutes))
-
-
-def rate_scale(step: int, share: float) -> float:
-    """Learning rate as a share of its peak: linear over the first 100 steps, then half a cosine down to 2 %."""
-    warm = min(1.0, (step + 1) / WARM_UP_STEPS)
-    return warm * (FINAL_RATE + (1 - FINAL_RATE) * (1 + math.cos(math.pi * share)) / 2)
 
 
 def seed_step(seed: int, step: int) -> np.random.Generator:

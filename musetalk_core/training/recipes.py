@@ -18,6 +18,8 @@ CROPS: tuple[Crop, ...] = ("crop_resize", "dynamic_margin_crop_resize")
 Margin = Literal["normal", "uniform"]
 MARGINS: tuple[Margin, ...] = ("normal", "uniform")
 LOSSES = ("pixels", "lower_pixels", "latents", "perceptual", "lpips", "adversarial", "mouth_adversarial", "sync")
+Part = Literal["all", "attention"]
+PARTS: tuple[Part, ...] = ("all", "attention")
 SYNC_FRAMES = 16
 
 
@@ -80,7 +82,8 @@ class Optimisation:
 
     The learning rate rises over warm_up_steps and falls as `schedule` says to 0 at decay_steps. accumulate: batches of
     one step. eight_bit: the optimizer's state in 8 bits. checkpointing: activations of the UNet are computed twice to
-    save memory.
+    save memory. part: what of the UNet learns, all or its attention layers. ema_decay: of the running mean of the
+    weights, which is then the result; 0 has none, as MuseTalk, and saves a copy of the UNet.
     """
 
     learning_rate: float
@@ -95,6 +98,18 @@ class Optimisation:
     clip: float = 1.0
     eight_bit: bool = False
     checkpointing: bool = True
+    part: Part = "all"
+    ema_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1:
+            raise MuseTalkError(f"accumulate is {self.accumulate}; give 1 or more.")
+        if self.part not in PARTS:
+            raise MuseTalkError(f"part is {self.part!r}; give one of {', '.join(PARTS)}.")
+        if not 0 <= self.ema_decay < 1:
+            raise MuseTalkError(f"ema_decay is {self.ema_decay:g}; give 0, or a number below 1 such as 0.999.")
+        if self.eight_bit:
+            raise MuseTalkError("eight_bit is on, and the optimizer's state has 32 bits here; set eight_bit to False.")
 
 
 @dataclass(frozen=True)
@@ -121,10 +136,18 @@ class Sampling:
     audio_right: int = 2
     reference_dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.frames < 1:
+            raise MuseTalkError(f"A batch has {self.batch} clips of {self.frames} frames; give 1 or more of both.")
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training. layout: the UNet's inputs, a kind of weights.layouts.LAYOUTS. random_start: not from weights."""
+    """One training.
+
+    layout: the UNet's inputs, a kind of weights.layouts.LAYOUTS. random_start: not from weights. positions: the audio
+    tokens get their place in time, as at inference; upstream's 1.5 lost that in training (its issue 136).
+    """
 
     losses: LossSettings
     optimisation: Optimisation
@@ -132,6 +155,7 @@ class Recipe:
     discriminator: DiscriminatorSettings = field(default_factory=DiscriminatorSettings)
     layout: str = "musetalk"
     random_start: bool = False
+    positions: bool = True
 
     def __post_init__(self) -> None:
         if self.losses.sync and self.sampling.frames != SYNC_FRAMES:
