@@ -5,9 +5,9 @@
 
 Stage 1: one picture, L1 and VGG. Stage 2: one clip of 16 frames with every loss (VGG-19, two discriminators, SyncNet as
 of LatentSync). Pictures are noise of 256 pixels, float32 throughout; the activations of the UNet and of the decoder are
-computed twice. Each stage runs in a process of its own. The optimizers' state is made before the step, so that memory is
-that of a run under way; peak_gib is the largest resident size (VmHWM, Linux). --tiny: few channels, to try the script.
-Exit status 1 when a peak is above 21 GiB.
+computed twice. Each stage runs in a process of its own. The optimizers' state is made before the step, so that memory
+is that of a run under way; peak_gib is the largest resident size (VmHWM, Linux). --tiny: few channels, to try the
+script. Exit status 1 when a peak is above 21 GiB.
 """
 
 from __future__ import annotations

@@ -274,6 +274,29 @@ def test_a_kill_in_mid_checkpoint_leaves_the_last_one_valid(tmp_path):
     assert load_checkpoint(newest, modules, stage.optimizers, stage.facts).step == int(newest.stem)
 
 
+FULL = """
+import resource, signal, sys, torch
+from pathlib import Path
+from musetalk_core.errors import MuseTalkError
+from musetalk_core.training.checkpoint import Position, save_checkpoint
+folder = Path(sys.argv[1])
+save_checkpoint(folder, Position(1, 1.0), {"model": torch.nn.Linear(10, 10)}, {}, {}, keep=1)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    save_checkpoint(folder, Position(2, 2.0), {"model": torch.nn.Linear(1000, 1000)}, {}, {}, keep=1)
+except MuseTalkError as error:
+    print(error)
+"""
+
+
+def test_a_disk_that_takes_no_more_leaves_the_last_checkpoint(tmp_path):
+    """The system refuses more than 100 kB in a file."""
+    said = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], stdout=subprocess.PIPE, text=True, check=True)
+    assert "00000002.safetensors cannot be written" in said.stdout and "--resume" in said.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["00000001.safetensors"]
+
+
 # --- the result
 
 

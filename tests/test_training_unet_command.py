@@ -92,7 +92,7 @@ def test_what_is_missing_is_said_before_anything_is_made(data, models, tmp_path,
     out, small = ["--out", tmp_path / "out"], ["--init", models / "small.safetensors"]
     assert "v15-stage2 goes on from trained weights; give --init FILE" in refusal("--preset", "v15-stage2", *out)
     assert "give --out DIR" in refusal("--preset", "v15-stage1", *small)
-    without = refusal("--preset", "v15-stage2", *small, *out)
+    without = refusal("--preset", "v15-stage2", "--set", "min_face=0", *small, *out)
     assert "'sync' needs syncnet/latentsync_syncnet.pt" in without and "set sync to 0" in without
     save_file(small_unet(8).state_dict(), tmp_path / "other.safetensors")
     assert "this UNet hears 8;" in refusal("--preset", "v1", "--init", tmp_path / "other.safetensors", *out)

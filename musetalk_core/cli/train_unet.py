@@ -61,11 +61,12 @@ def run(args: argparse.Namespace) -> int:
     for note in config.notes() if config else ():
         _say(note)
     recipe = _changed(config.recipe if config else preset(args.preset), args)
-    if not (args.out or config):
+    out = args.out or (config.out if config else None)
+    if out is None:
         raise MuseTalkError("There is no folder for the result; give --out DIR.")
     training = UnetTraining(
         data=args.data,
-        out=args.out or config.out,
+        out=out,
         recipe=recipe,
         name=args.preset or args.config.stem,
         start=_start(args, recipe, config),

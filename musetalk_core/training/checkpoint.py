@@ -57,16 +57,27 @@ def save_checkpoint(
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file that appears whole or not at all, even when the power fails."""
+    """Write a safetensors file that appears whole or not at all, even when the power fails.
+
+    Raises MuseTalkError when the disk is full or the system refuses; what was there stays.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     for left in path.parent.glob(f"*{PARTIAL}"):
         left.unlink()
     partial = path.with_name(path.name + PARTIAL)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, dict(metadata))
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(held, partial, dict(metadata))
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (SafetensorError, OSError) as error:
+        partial.unlink(missing_ok=True)
+        raise MuseTalkError(
+            f"{path} cannot be written ({error}); make room and go on with --resume, the one before is whole."
+        ) from error
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
