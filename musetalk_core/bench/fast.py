@@ -55,21 +55,18 @@ class Fast:
 
 
 class _Searching:
-    """The embedded detector after S3FD, whose answer (random weights see nothing) is not used, on every frame."""
+    """The embedded detector after S3FD, whose answer (random weights see nothing) is not used. As in the real detector
+    with S3FD, faces are searched in every frame and followed without it."""
 
     def __init__(self, s3fd: S3FD, detector: FaceDetector, device: torch.device) -> None:
         self._s3fd, self._detector, self._device = s3fd, detector, device
 
     def detect(self, frame: torch.Tensor) -> list[Face]:
-        self._search(frame)
+        self._s3fd.find(frame.permute(2, 0, 1)[None].to(self._device))
         return self._detector.detect(frame)
 
     def follow(self, frame: torch.Tensor, faces: Sequence[Face]) -> list[Face | None]:
-        self._search(frame)
         return self._detector.follow(frame, faces)
-
-    def _search(self, frame: torch.Tensor) -> None:
-        self._s3fd.find(frame.permute(2, 0, 1)[None].to(self._device))
 
 
 class _Start:
