@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import tempfile
 from pathlib import Path
 
 import aiohttp
@@ -31,8 +32,10 @@ def avatars(networks, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def serve(networks, avatars, tmp_path):
+def serve(networks, avatars, tmp_path, monkeypatch):
     """Runs a coroutine function with a server made for it."""
+    # Not the system's folder, where servers of other tests have their uploads.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     def serve(scenario, **changes):
         async def run():
@@ -159,7 +162,7 @@ def test_an_uploaded_sound_is_said_with_all_channels_and_its_last_samples(serve,
         assert not sound[start + len(wanted) :].any()
 
     serve(scenario)
-    assert list(Path("/tmp").glob("musetalk-*.upload")) == []
+    assert list(tmp_path.glob("musetalk-*.upload")) == []
 
 
 def test_speech_is_interrupted_at_once_and_what_waits_is_dropped(serve):
