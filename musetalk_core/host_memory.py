@@ -11,7 +11,7 @@ def keep_freed_memory() -> bool:
     """Make glibc's malloc keep what is freed, for this process and from now on; False where there is no glibc.
 
     A tensor above 32 MB is otherwise mapped anew each time, and the system clears its pages before it hands them
-    out: 25 to 45 % of the time of the large convolutions of a VAE on a CPU. The process then stays as large as it
+    out: 20 to 30 % of the time of a VAE's decode on two cores. The process then stays as large as it
     was at its largest, so call it in a process of our own, never in somebody's ComfyUI. All threads share one heap:
     with one for each thread of the video's codecs memory crept up by 50 MiB in five minutes. Source: mallopt(3).
     """

@@ -1,6 +1,7 @@
 """The bench: the plain way and ours do the same work, each stage runs, and the figures follow from the times."""
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -149,9 +150,9 @@ def test_a_clip_too_short(files, capsys):
 def test_machine_and_memory():
     facts = machine(CPU)
     assert facts["cores"] >= 1 and facts["cpu"]
-    before = peak_memory(CPU)["host_mib"]
-    block = np.ones(300 * 2**20, np.uint8)
-    assert peak_memory(CPU)["host_mib"] >= before and block[-1] == 1
+    # The kernel keeps the same figure in two places; the second also knows a parent's, and is counted now and then.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    assert 100 < peak_memory(CPU)["host_mib"] <= peak * 1.05
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux tells a CPU's instructions there")
